@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What every probe shares. The files of this folder are joined into one text
+ * before BCC compiles it, since BCC rewrites map calls in the main file only:
+ * common.c first, the others as the command needs them.
+ *
+ * OFF_STRUCT_FIELD are byte offsets that tracer/kernel/btf.py reads from the
+ * running kernel's BTF.
+ */
+#include "wire.h"
+
+#ifndef FILTER_UID
+#define FILTER_UID	(-1)	/* trace this real uid only */
+#endif
+#ifndef SCOPED
+#define SCOPED		0	/* trace the processes listed in scope only */
+#endif
+#ifndef STACKS
+#define STACKS		1	/* collect user stacks at all */
+#endif
+#ifndef RM_STACKS
+#define RM_STACKS	0	/* collect the stack of removals too */
+#endif
+
+#define TAIL_MAX	(FRAMES_MAX * 8 + PATH_BYTES_MAX)
+
+enum counter { SUBMITTED, LOST, COUNTERS };
+
+/* a call_event under construction; the tail is rounded up so that any masked
+ * length stays inside it, as the verifier demands */
+struct call_scratch {
+	struct call_event event;
+	u8 tail[8192];
+};
+
+/* what only user space can tell: see tracer/kernel/probe.py */
+struct learned {
+	u64 inotify_fops;	/* 0 until the iterator met the instance below */
+	u32 tgid;
+	u32 fd;
+};
+
+BPF_PERF_OUTPUT(events);
+BPF_PERF_OUTPUT(arrivals);
+BPF_ARRAY(learned, struct learned, 1);
+BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
+BPF_PERCPU_ARRAY(call_scratch, struct call_scratch, 1);
+/* group -> generation. LRU: a group that was freed is forgotten in time, one
+ * in use is looked up and stays. */
+BPF_F_TABLE("lru_hash", u64, u64, generations, 65536, 0);
+/* tgid -> exec_id of the image that was announced through arrivals */
+BPF_F_TABLE("lru_hash", u32, u32, announced, 16384, 0);
+BPF_F_TABLE("hash", u32, u8, scope, 65536, 0);
+
+static __always_inline u64 read_u64(u64 addr)
+{
+	u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)addr);
+	return value;
+}
+
+static __always_inline u32 read_u32(u64 addr)
+{
+	u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)addr);
+	return value;
+}
+
+static __always_inline void count(u32 which)
+{
+	u64 *value = counters.lookup(&which);
+
+	if (value)
+		*value += 1;
+}
+
+static __always_inline u64 inotify_fops(void)
+{
+	int zero = 0;
+	struct learned *known = learned.lookup(&zero);
+
+	return known ? known->inotify_fops : 0;
+}
+
+static __always_inline bool in_scope(u32 tgid)
+{
+	if (FILTER_UID != -1 && (u32)bpf_get_current_uid_gid() != (u32)FILTER_UID)
+		return false;
+	if (SCOPED && !scope.lookup(&tgid))
+		return false;
+	return true;
+}
+
+/* the fd table of the task: number of slots and address of the first */
+struct fd_table {
+	u64 slots;
+	u64 files;
+};
+
+static __always_inline struct fd_table fd_table_of(u64 task)
+{
+	u64 fdt = read_u64(read_u64(task + OFF_TASK_STRUCT_FILES) + OFF_FILES_STRUCT_FDT);
+	struct fd_table table = {
+		.slots = read_u32(fdt + OFF_FDTABLE_MAX_FDS),
+		.files = read_u64(fdt + OFF_FDTABLE_FD),
+	};
+
+	return table;
+}
+
+/* the fsnotify_group behind a struct file, 0 if that is no inotify instance */
+static __always_inline u64 group_of_file(u64 file, u64 fops)
+{
+	if (!file || read_u64(file + OFF_FILE_F_OP) != fops)
+		return 0;
+	return read_u64(file + OFF_FILE_PRIVATE_DATA);
+}
+
+static __always_inline u64 generation_of(u64 group)
+{
+	u64 *gen = generations.lookup(&group);
+
+	return gen ? *gen : 0;
+}
+
+static __always_inline u64 birth_of(u64 task)
+{
+	return read_u64(read_u64(task + OFF_TASK_STRUCT_GROUP_LEADER) +
+			OFF_TASK_STRUCT_START_BOOTTIME);
+}

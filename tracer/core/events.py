@@ -1,0 +1,162 @@
+"""What happened, as the rest of the program sees it, and the names of what the kernel numbers."""
+
+from __future__ import annotations
+
+import enum
+import errno
+import struct
+from typing import NamedTuple
+
+
+class Op(enum.IntEnum):
+    """Kinds of records, as in bpf/wire.h."""
+
+    INIT = 1
+    ADD = 2
+    RM = 3
+    LAST = 4
+
+
+class Process(NamedTuple):
+    """A process for all time: the pid, and when it began in nanoseconds of CLOCK_BOOTTIME."""
+
+    pid: int
+    birth: int
+
+
+class Instance(NamedTuple):
+    """
+    An inotify instance for all time.
+
+    The kernel reuses the address of a group as soon as it is closed, so the generation, the
+    time the group was made (0 if before tracing), is part of the key.
+    """
+
+    group: int
+    gen: int
+
+
+class RawStack(NamedTuple):
+    """
+    A user stack as the kernel collected it.
+
+    `frames` are 8 bytes each, innermost first. `caller` is the word at the user stack pointer:
+    the frame-pointer walk misses the caller of libc's wrapper, which keeps no frame of its own.
+    `error` is a negative errno or 0.
+    """
+
+    frames: bytes
+    caller: int
+    error: int
+
+    def addresses(self) -> tuple[int, ...]:
+        return struct.unpack(f"={len(self.frames) // 8}Q", self.frames)
+
+
+NO_STACK = RawStack(b"", 0, 0)
+
+
+class CallEvent(NamedTuple):
+    """One finished inotify call. Times are nanoseconds; `path` and `comm` are raw bytes."""
+
+    op: int
+    tgid: int
+    ts: int
+    group: int
+    gen: int
+    birth: int
+    exec_id: int
+    tid: int
+    uid: int
+    fd: int
+    ret: int
+    arg: int
+    comm: bytes
+    path: bytes | None
+    stack: RawStack
+
+    @property
+    def process(self) -> Process:
+        return Process(self.tgid, self.birth)
+
+    @property
+    def instance(self) -> Instance:
+        return Instance(self.group, self.gen)
+
+    @property
+    def wd(self) -> int:
+        """The watch descriptor of a successful add or of a removal."""
+        if self.op == Op.ADD:
+            return self.ret
+        return self.arg if self.arg < 1 << 31 else self.arg - (1 << 32)
+
+
+class LastEvent(NamedTuple):
+    """Watches that an instance still had at the moment a process holding it ended."""
+
+    tgid: int
+    ts: int
+    group: int
+    gen: int
+    birth: int
+    wds: tuple[int, ...]
+    truncated: bool
+
+    @property
+    def instance(self) -> Instance:
+        return Instance(self.group, self.gen)
+
+
+# include/uapi/linux/inotify.h
+_MASK_NAMES = (
+    (0x00000001, "IN_ACCESS"),
+    (0x00000002, "IN_MODIFY"),
+    (0x00000004, "IN_ATTRIB"),
+    (0x00000008, "IN_CLOSE_WRITE"),
+    (0x00000010, "IN_CLOSE_NOWRITE"),
+    (0x00000020, "IN_OPEN"),
+    (0x00000040, "IN_MOVED_FROM"),
+    (0x00000080, "IN_MOVED_TO"),
+    (0x00000100, "IN_CREATE"),
+    (0x00000200, "IN_DELETE"),
+    (0x00000400, "IN_DELETE_SELF"),
+    (0x00000800, "IN_MOVE_SELF"),
+    (0x00002000, "IN_UNMOUNT"),
+    (0x00004000, "IN_Q_OVERFLOW"),
+    (0x00008000, "IN_IGNORED"),
+    (0x01000000, "IN_ONLYDIR"),
+    (0x02000000, "IN_DONT_FOLLOW"),
+    (0x04000000, "IN_EXCL_UNLINK"),
+    (0x10000000, "IN_MASK_CREATE"),
+    (0x20000000, "IN_MASK_ADD"),
+    (0x40000000, "IN_ISDIR"),
+    (0x80000000, "IN_ONESHOT"),
+)
+_IN_ALL_EVENTS = 0x00000FFF
+_INIT_FLAG_NAMES = ((0o4000, "IN_NONBLOCK"), (0o2000000, "IN_CLOEXEC"))
+
+
+def mask_names(mask: int) -> tuple[str, ...]:
+    """The names in a watch mask; bits without a name come last, in hexadecimal."""
+    names: list[str] = []
+    if mask & _IN_ALL_EVENTS == _IN_ALL_EVENTS:
+        names.append("IN_ALL_EVENTS")
+        mask &= ~_IN_ALL_EVENTS
+    return (*names, *_bit_names(mask, _MASK_NAMES))
+
+
+def init_flag_names(flags: int) -> tuple[str, ...]:
+    """The names in the flags of inotify_init1."""
+    return _bit_names(flags, _INIT_FLAG_NAMES)
+
+
+def errno_name(number: int) -> str:
+    """``ENOSPC`` for 28 or -28."""
+    return errno.errorcode.get(abs(number), f"errno {abs(number)}")
+
+
+def _bit_names(bits: int, table: tuple[tuple[int, str], ...]) -> tuple[str, ...]:
+    names = [name for bit, name in table if bits & bit]
+    for bit, _ in table:
+        bits &= ~bit
+    return (*names, hex(bits)) if bits else tuple(names)

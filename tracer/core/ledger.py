@@ -1,0 +1,290 @@
+"""
+The ledger: which watches exist, who added them from where, and what became of the others.
+
+Keyed by (instance, watch descriptor). Closed watches live on only as counts, so that memory
+follows what is live and not what has happened.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tracer.core.accounts import (
+    Cause,
+    Failure,
+    InstanceAccount,
+    Origin,
+    ProcessAccount,
+    Site,
+    Totals,
+    Watch,
+)
+from tracer.core.events import CallEvent, Instance, LastEvent, Op, Process
+from tracer.core.stack import Stack
+from tracer.core.walk import HolderFd, KernelWatch, Walk
+
+# How long a removed descriptor is remembered, so that its add, should it arrive late, does not
+# come back to life. Far above the order's slack.
+_REMEMBER_NS = 100_000_000
+_QUICK_SITES_MAX = 65536
+
+
+class Difference(NamedTuple):
+    """Where ledger and kernel disagree, after all events up to the walk's end were applied."""
+
+    closed: tuple[InstanceAccount, ...]
+    gone: tuple[tuple[InstanceAccount, Watch], ...]
+    unlisted: tuple[tuple[Instance, int, KernelWatch], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.closed or self.gone or self.unlisted)
+
+
+class Ledger:
+    """
+    Fed with events in order of time, and with walks of the kernel's list.
+
+    `keep_freed_by_exit` is for tracing one command: a watch that only the end of its process
+    freed is kept in :attr:`freed_by_exit` and still counts as live. :attr:`last_exit_at` is when
+    a process last ended that had watches.
+    """
+
+    def __init__(self, keep_freed_by_exit: bool = False) -> None:
+        self.instances: dict[Instance, InstanceAccount] = {}
+        self.processes: dict[Process, ProcessAccount] = {}
+        self.sites: dict[object, Site] = {}
+        self.failures: Counter[Failure] = Counter()
+        self.freed_by_exit: list[tuple[InstanceAccount, Watch]] = []
+        self.totals = Totals()
+        self.last_exit_at: int | None = None
+        self._keep_freed_by_exit = keep_freed_by_exit
+        self._has_baseline = False
+        self._sites_by_stack: dict[tuple[int, bytes, int, int], tuple[Stack, Site]] = {}
+        self._removals: deque[tuple[int, InstanceAccount, int]] = deque()
+
+    # events
+
+    def apply(self, event: CallEvent, stack: Stack) -> None:
+        """One finished call; `stack` is its symbolized stack."""
+        account = self._process(event.process)
+        account.comm = event.comm
+        account.uid = event.uid
+        if event.ret < 0:
+            account.failed += 1
+            self.failures[Failure(event.op, -event.ret, event.process, event.comm)] += 1
+        elif not event.group:
+            # another thread closed the descriptor meanwhile: the next walk tells what remained
+            return
+        elif event.op == Op.INIT:
+            self._open(event, account, stack)
+        elif event.op == Op.ADD:
+            self._add(event, account, stack)
+        else:
+            self._remove_by_call(event)
+
+    def apply_last(self, event: LastEvent) -> None:
+        """The watches that an instance still had when a process holding it ended."""
+        self.last_exit_at = max(self.last_exit_at or 0, event.ts)
+        account = self.instances.get(event.instance)
+        if account is None:
+            return
+        account.exit_told = True
+        self.totals.exits_truncated += event.truncated
+        for wd in event.wds:
+            watch = account.watches.get(wd)
+            if watch is not None:
+                watch.at_exit = True
+
+    def forget_removals(self, before: int) -> None:
+        """Drop the memory of removals that no late event can contradict any more."""
+        horizon = before - _REMEMBER_NS
+        while self._removals and self._removals[0][0] < horizon:
+            ts, account, wd = self._removals.popleft()
+            if account.removed_at.get(wd) == ts:
+                del account.removed_at[wd]
+
+    def _open(self, event: CallEvent, process: ProcessAccount, stack: Stack) -> None:
+        account = self._instance(event.instance, event.ts)
+        account.opener = process
+        account.opening_site = self._site(stack, event)
+        account.holders = (HolderFd(event.process, event.ret),)
+
+    def _add(self, event: CallEvent, process: ProcessAccount, stack: Stack) -> None:
+        account = self._instance(event.instance, event.ts)
+        watch = account.watches.get(event.wd)
+        if watch is not None:
+            watch.touched = max(watch.touched, event.ts)
+            watch.mask = event.arg
+            process.updated += 1
+            self.totals.updated += 1
+            return
+        site = self._site(stack, event)
+        site.added += 1
+        process.added += 1
+        self.totals.added += 1
+        watch = Watch(event.wd, Origin.TRACED, process, event.ts, event.arg, site, event.path)
+        if account.removed_at.get(event.wd, 0) > event.ts:
+            # its removal was drained before it
+            site.removed[Cause.RM_WATCH] += 1
+            process.removed[Cause.RM_WATCH] += 1
+            self.totals.removed[Cause.RM_WATCH] += 1
+        else:
+            self._enter(account, watch)
+
+    def _remove_by_call(self, event: CallEvent) -> None:
+        account = self._instance(event.instance, event.ts)
+        account.removed_at[event.wd] = event.ts
+        self._removals.append((event.ts, account, event.wd))
+        watch = account.watches.get(event.wd)
+        # without a watch: its add is still to come, or a walk has counted it as gone
+        if watch is not None and watch.touched <= event.ts:
+            self._leave(account, watch, Cause.RM_WATCH)
+
+    # the kernel's list
+
+    def difference(self, walk: Walk) -> Difference:
+        """
+        What the kernel says otherwise.
+
+        Only what the walk can know counts: a watch or instance that an event spoke of after it
+        was read is left alone, and so is an instance that could not be read.
+        """
+        closed = tuple(
+            account
+            for key, account in self.instances.items()
+            if key not in walk.instances and _last_touched(account) < walk.began
+        )
+        gone: list[tuple[InstanceAccount, Watch]] = []
+        unlisted: list[tuple[Instance, int, KernelWatch]] = []
+        for key, walked in walk.instances.items():
+            if walked.watches is None:
+                continue
+            account = self.instances.get(key)
+            known = account.watches if account is not None else {}
+            removed_at = account.removed_at if account is not None else {}
+            for wd, watch in known.items():
+                if wd not in walked.watches and watch.touched < walked.read_at:
+                    assert account is not None
+                    gone.append((account, watch))
+            for wd, kernel_watch in walked.watches.items():
+                if wd not in known and removed_at.get(wd, 0) < walked.read_at:
+                    unlisted.append((key, wd, kernel_watch))
+        return Difference(closed, tuple(gone), tuple(unlisted))
+
+    def reconcile(self, walk: Walk) -> Difference:
+        """
+        Make the ledger say what the kernel says; returns what had to change.
+
+        Call it with all events up to ``walk.ended`` applied. The first walk is the baseline.
+        """
+        change = self.difference(walk)
+        for account in change.closed:
+            self._close(account)
+        for account, watch in change.gone:
+            self._leave(account, watch, Cause.UNKNOWN)
+        origin = Origin.UNKNOWN if self._has_baseline else Origin.BASELINE
+        for key, wd, kernel_watch in change.unlisted:
+            self._adopt(walk, key, wd, kernel_watch, origin)
+        self._has_baseline = True
+        self._refresh(walk)
+        return change
+
+    def _close(self, account: InstanceAccount) -> None:
+        for watch in list(account.watches.values()):
+            if not account.exit_told:
+                self._leave(account, watch, Cause.CLOSED)
+            elif not watch.at_exit:
+                self._leave(account, watch, Cause.UNKNOWN)
+            elif self._keep_freed_by_exit and watch.origin is Origin.TRACED:
+                del account.watches[watch.wd]
+                self.freed_by_exit.append((account, watch))
+                if watch.site is not None:
+                    watch.site.freed_by_exit += 1
+            else:
+                self._leave(account, watch, Cause.CLOSED)
+        del self.instances[account.instance]
+
+    def _adopt(
+        self, walk: Walk, key: Instance, wd: int, kernel_watch: KernelWatch, origin: Origin
+    ) -> None:
+        walked = walk.instances[key]
+        account = self._instance(key, 0 if origin is Origin.BASELINE else walk.began)
+        owner = account.opener or self._process(walked.holders[0].process)
+        watch = Watch(wd, origin, owner, walk.began, kernel_watch.mask, target=kernel_watch.target)
+        self._enter(account, watch)
+
+    def _refresh(self, walk: Walk) -> None:
+        for key, walked in walk.instances.items():
+            account = self._instance(key, walk.began)
+            account.holders = walked.holders
+            account.queued = walked.queued
+            for wd, kernel_watch in (walked.watches or {}).items():
+                watch = account.watches.get(wd)
+                if watch is not None:
+                    watch.target = kernel_watch.target
+                    watch.mask = kernel_watch.mask
+
+    # entries
+
+    def watches(self) -> Iterator[tuple[InstanceAccount, Watch]]:
+        """Everything that counts as live."""
+        for account in self.instances.values():
+            for watch in account.watches.values():
+                yield account, watch
+        yield from self.freed_by_exit
+
+    def _enter(self, account: InstanceAccount, watch: Watch) -> None:
+        account.watches[watch.wd] = watch
+        watch.owner.live += 1
+        watch.owner.baseline += watch.origin is Origin.BASELINE
+        if watch.site is not None:
+            watch.site.live += 1
+
+    def _leave(self, account: InstanceAccount, watch: Watch, cause: Cause) -> None:
+        del account.watches[watch.wd]
+        watch.owner.live -= 1
+        watch.owner.removed[cause] += 1
+        self.totals.removed[cause] += 1
+        if watch.site is not None:
+            watch.site.live -= 1
+            watch.site.removed[cause] += 1
+
+    def _instance(self, key: Instance, now: int) -> InstanceAccount:
+        account = self.instances.get(key)
+        if account is None:
+            account = self.instances[key] = InstanceAccount(key, key.gen or now)
+        return account
+
+    def _process(self, process: Process) -> ProcessAccount:
+        account = self.processes.get(process)
+        if account is None:
+            account = self.processes[process] = ProcessAccount(process)
+        return account
+
+    def _site(self, stack: Stack, event: CallEvent) -> Site:
+        """The site of a call; resolvers give the same object for the same stack, most times."""
+        quick = (event.op, event.comm, event.tgid, id(stack))
+        found = self._sites_by_stack.get(quick)
+        if found is not None:
+            return found[1]
+        # without frames there is no place in the code to share: keep processes apart
+        place: object = stack.identity or (stack.reason, event.process)
+        key = (event.op, event.comm, place)
+        site = self.sites.get(key)
+        if site is None:
+            site = self.sites[key] = Site(stack, event.comm)
+        if len(self._sites_by_stack) >= _QUICK_SITES_MAX:
+            self._sites_by_stack.clear()
+        # with the stack itself, since an id is only unique while its object lives
+        self._sites_by_stack[quick] = stack, site
+        return site
+
+
+def _last_touched(account: InstanceAccount) -> int:
+    return max(
+        account.opened_at,
+        max((watch.touched for watch in account.watches.values()), default=0),
+        max(account.removed_at.values(), default=0),
+    )

@@ -1,0 +1,171 @@
+"""What views are given: frozen, complete, and free of anything that still changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tracer.core.accounts import Cause
+from tracer.core.stack import Stack
+from tracer.core.verdict import Evidence, Verdict
+from tracer.core.walk import Target
+
+
+@dataclass(frozen=True)
+class Host:
+    """`mode` is how the calls are seen, `truth` where the kernel's own list comes from."""
+
+    kernel: str
+    mode: str
+    truth: str
+
+
+@dataclass(frozen=True)
+class TraceSummary:
+    """
+    `removed` by cause over all sites. `lost` records never reached user space; `healed` of them
+    had no lasting effect. `complete`: the ledger was verified equal to the kernel at the end.
+    """
+
+    seconds: float
+    rounds: int
+    added: int
+    updated: int
+    removed: Mapping[Cause, int]
+    failed: int
+    lost: int
+    healed: int
+    complete: bool
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Use:
+    used: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class UserLimits:
+    """A user's use of the two limits; `userns` is the inode number of the user namespace."""
+
+    uid: int
+    user: str
+    userns: int
+    watches: Use
+    instances: Use
+
+
+@dataclass(frozen=True)
+class ProcessRow:
+    """One process. `exe`, `comm` are raw bytes; `rate` is adds per second of late."""
+
+    pid: int
+    comm: bytes
+    exe: bytes | None
+    uid: int | None
+    added: int
+    updated: int
+    failed: int
+    removed: Mapping[Cause, int]
+    live: int
+    baseline: int
+    instances: int
+    leaked: int = 0
+    rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class HolderRow:
+    pid: int
+    fd: int
+    comm: bytes
+
+
+@dataclass(frozen=True)
+class InstanceRow:
+    """`id` is unique in this report; `opened_by` is the id of a site, None if before the trace."""
+
+    id: str
+    holders: tuple[HolderRow, ...]
+    watches: int
+    queued: int
+    opened_by: str | None
+
+
+@dataclass(frozen=True)
+class TargetRow:
+    """
+    One live watch. `state`: "verified" (the path leads to the watched inode now), "changed" (it
+    leads elsewhere), "gone" (nowhere), "unverified" (it cannot be looked up from here).
+    """
+
+    path: bytes | None
+    target: Target | None
+    pid: int
+    wd: int
+    age_s: float
+    state: str
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """A place in the code: what it added, what is left, and the verdict on it."""
+
+    id: str
+    verdict: Verdict
+    comm: bytes
+    pids: tuple[int, ...]
+    live: int
+    added: int
+    removed: Mapping[Cause, int]
+    per_round: tuple[int, ...]
+    stack: Stack
+    evidence: tuple[Evidence, ...]
+    targets: tuple[TargetRow, ...]
+
+
+@dataclass(frozen=True)
+class FailureRow:
+    """A kind of failed call by one process, with the errno's name and what it means."""
+
+    call: str
+    errno: str
+    count: int
+    pid: int
+    comm: bytes
+    explanation: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """One moment of a trace; the last one is judged."""
+
+    host: Host
+    trace: TraceSummary
+    limits: tuple[UserLimits, ...]
+    processes: tuple[ProcessRow, ...]
+    instances: tuple[InstanceRow, ...]
+    sites: tuple[SiteRow, ...]
+    failures: tuple[FailureRow, ...]
+
+    @property
+    def live(self) -> int:
+        return sum(process.live for process in self.processes)
+
+    @property
+    def baseline(self) -> int:
+        """Watches from before the trace that are still there; a process counts all it had."""
+        return self.live - sum(site.live for site in self.sites)
+
+    def sites_with(self, verdict: Verdict) -> tuple[SiteRow, ...]:
+        return tuple(site for site in self.sites if site.verdict is verdict)
+
+    @property
+    def has_leak(self) -> bool:
+        return bool(self.sites_with(Verdict.LEAK))
+
+    @property
+    def conclusive(self) -> bool:
+        """Nothing was lost for good, and the ledger is the kernel's own list."""
+        return self.trace.complete and self.trace.lost == self.trace.healed

@@ -1,0 +1,69 @@
+"""The kernel's own list of watches, as one walk over it found them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tracer.core.events import Instance, Process
+
+
+class Target(NamedTuple):
+    """What is watched: an inode on a device (kernel dev_t: major << 20 | minor)."""
+
+    dev: int
+    ino: int
+
+
+class KernelWatch(NamedTuple):
+    """A watch as the kernel tells it."""
+
+    target: Target
+    mask: int
+
+
+class HolderFd(NamedTuple):
+    """A process's descriptor on an instance."""
+
+    process: Process
+    fd: int
+
+
+class UserUse(NamedTuple):
+    """What a user has of the two limits, from the kernel's counters."""
+
+    uid: int
+    userns: int
+    watches: int
+    watches_limit: int
+    instances: int
+    instances_limit: int
+
+
+class WalkedInstance(NamedTuple):
+    """
+    One instance. `read_at` is a time just before its watches were read.
+
+    `watches` by descriptor; None if they could not be read, because the instance was closed or
+    passed on meanwhile.
+    """
+
+    instance: Instance
+    holders: tuple[HolderFd, ...]
+    queued: int
+    read_at: int
+    watches: Mapping[int, KernelWatch] | None
+
+
+class Walk(NamedTuple):
+    """All instances in scope. Times are nanoseconds of CLOCK_MONOTONIC."""
+
+    began: int
+    ended: int
+    instances: Mapping[Instance, WalkedInstance]
+    users: tuple[UserUse, ...]
+
+    @property
+    def unread(self) -> int:
+        """How many instances could not be read."""
+        return sum(walked.watches is None for walked in self.instances.values())

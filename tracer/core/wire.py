@@ -1,0 +1,130 @@
+"""
+Decoding of the records that bpf/wire.h defines.
+
+A test compiles that header on the host and compares every size and offset with the formats here.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from tracer.core.events import NO_STACK, CallEvent, LastEvent, Op, RawStack
+
+HEAD = struct.Struct("=IIQ")
+CALL = struct.Struct("=IIQQQQQIIIiiIii16s")
+LAST = struct.Struct("=IIQQQQII")
+HOLDER = struct.Struct("=QQQqqqqIIIIII")
+ARRIVAL = struct.Struct("=II")
+
+_FRAME_BYTES = 8
+_CALLS = frozenset({int(Op.INIT), int(Op.ADD), int(Op.RM)})
+
+
+class Holder(NamedTuple):
+    """
+    One fd of one process on an inotify instance, with the kernel's counters of who pays for it.
+
+    `tid` is the thread whose descriptor table it is. A limit is a count; `uid` is as in the
+    initial user namespace, `userns` an inode number, `birth` nanoseconds of CLOCK_BOOTTIME, `gen`
+    nanoseconds of CLOCK_MONOTONIC or 0.
+    """
+
+    group: int
+    gen: int
+    birth: int
+    watches_used: int
+    watches_limit: int
+    instances_used: int
+    instances_limit: int
+    tgid: int
+    fd: int
+    uid: int
+    userns: int
+    queued: int
+    tid: int
+
+
+class Arrival(NamedTuple):
+    """A program image that uses inotify for the first time."""
+
+    tgid: int
+    exec_id: int
+
+
+class WireError(ValueError):
+    """A record that is no such record: too short for what it says it holds, or unknown."""
+
+
+def timestamp(record: bytes) -> int:
+    """When the record was made, in nanoseconds of CLOCK_MONOTONIC."""
+    return int(HEAD.unpack_from(record)[2])
+
+
+def decode(record: bytes) -> CallEvent | LastEvent:
+    """
+    One record of the events buffer.
+
+    perf pads records at the end, so a record may be longer than what it holds.
+    Raises WireError if it is shorter, or of an unknown kind.
+    """
+    if len(record) < HEAD.size:
+        raise WireError(f"record of {len(record)} bytes")
+    op = HEAD.unpack_from(record)[0]
+    if op in _CALLS:
+        return _decode_call(record)
+    if op == Op.LAST:
+        return _decode_last(record)
+    raise WireError(f"record of unknown kind {op}")
+
+
+def decode_holders(rows: bytes) -> list[Holder]:
+    """What the holders iterator printed, which is whole rows only."""
+    if len(rows) % HOLDER.size:
+        raise WireError(f"{len(rows)} bytes of holders")
+    return [Holder(*row) for row in HOLDER.iter_unpack(rows)]
+
+
+def _decode_call(record: bytes) -> CallEvent:
+    if len(record) < CALL.size:
+        raise WireError(f"call of {len(record)} bytes")
+    *facts, stack_bytes, path_bytes, comm = CALL.unpack_from(record)
+    if stack_bytes > 0 and stack_bytes % _FRAME_BYTES:
+        raise WireError(f"call with {stack_bytes} bytes of frames")
+    path_at = CALL.size + max(stack_bytes, 0)
+    end = path_at + max(path_bytes, 0)
+    if len(record) < end:
+        raise WireError(f"call of {len(record)} bytes holds {end}")
+    op, tgid, ts, group, gen, birth, caller, exec_id, tid, uid, fd, ret, arg = facts
+    stack = NO_STACK
+    if stack_bytes:
+        stack = RawStack(record[CALL.size : path_at], caller, min(stack_bytes, 0))
+    path = record[path_at : end - 1] if path_bytes > 0 else None
+    # by position: this runs for every call of a flood
+    return CallEvent(
+        op,
+        tgid,
+        ts,
+        group,
+        gen,
+        birth,
+        exec_id,
+        tid,
+        uid,
+        fd,
+        ret,
+        arg,
+        comm.partition(b"\0")[0],
+        path,
+        stack,
+    )
+
+
+def _decode_last(record: bytes) -> LastEvent:
+    if len(record) < LAST.size:
+        raise WireError(f"last of {len(record)} bytes")
+    _, tgid, ts, group, gen, birth, count, truncated = LAST.unpack_from(record)
+    if len(record) < LAST.size + 4 * count:
+        raise WireError(f"last of {len(record)} bytes holds {count} descriptors")
+    wds = struct.unpack_from(f"={count}i", record, LAST.size)
+    return LastEvent(tgid, ts, group, gen, birth, wds, bool(truncated))

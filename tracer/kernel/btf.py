@@ -1,0 +1,187 @@
+"""
+Where the fields of kernel structs lie, read from the running kernel's BTF.
+
+Read through libbpf, which BCC brings along, because it follows every BTF format the
+kernel may use: https://docs.kernel.org/bpf/btf.html
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from tracer.errors import InotraceError
+
+# Every (struct, field) that the C in bpf/ names as OFF_STRUCT_FIELD. A tuple lists the names
+# that a field had over time, newest first.
+FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "task_struct": (
+        ("files",),
+        ("tgid",),
+        ("pid",),
+        ("group_leader",),
+        ("start_boottime", "real_start_time"),  # renamed by cf25e24db61c (in v5.5)
+        ("self_exec_id",),
+        ("comm",),
+        ("signal",),
+    ),
+    "signal_struct": (("live",),),
+    "files_struct": (("fdt",),),
+    "fdtable": (("max_fds",), ("fd",)),
+    "file": (("f_op",), ("private_data",)),
+    "fsnotify_group": (("marks_list",), ("inotify_data",), ("q_len",)),
+    "inotify_group_private_data": (("ucounts",),),
+    "fsnotify_mark": (("g_list",), ("group",)),
+    "inotify_inode_mark": (("wd",),),
+    "ucounts": (("ns",), ("uid",), ("ucount",)),
+    "user_namespace": (("ucount_max",), ("ns",)),
+    "ns_common": (("inum",),),
+}
+ENUMERATORS: Mapping[str, tuple[str, ...]] = {
+    "ucount_type": ("UCOUNT_INOTIFY_INSTANCES", "UCOUNT_INOTIFY_WATCHES"),
+}
+
+_LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
+
+_KIND_STRUCT, _KIND_UNION, _KIND_ENUM = 4, 5, 6
+# typedef, volatile, const, restrict, type tag: each only names another type
+_KIND_ALIASES = frozenset({8, 9, 10, 11, 18})
+_TYPE = struct.Struct("=III")
+_MEMBER = struct.Struct("=III")
+_ENUMERATOR = struct.Struct("=Ii")
+
+
+class Btf:
+    """The kernel's own type information; close it through :func:`kernel_btf`."""
+
+    def __init__(self, library: ctypes.CDLL, handle: int) -> None:
+        self._library = library
+        self._handle = handle
+
+    def offset_of(self, struct_name: str, *names: str) -> int:
+        """
+        Bytes from the start of `struct_name` to the first of `names` that it has.
+
+        Raises KeyError if the struct or every name is unknown to this kernel.
+        """
+        type_id = self._find(struct_name, _KIND_STRUCT)
+        for name in names:
+            for member, bits in self._members(type_id):
+                if member == name:
+                    return bits // 8
+        raise KeyError(f"struct {struct_name}.{names[0]}")
+
+    def enumerator(self, enum_name: str, name: str) -> int:
+        """The value of one name of an enum. Raises KeyError if it is unknown."""
+        address = self._address(self._find(enum_name, _KIND_ENUM))
+        _, info, _ = self._type(address)
+        for i in range(info & 0xFFFF):
+            name_offset, value = _ENUMERATOR.unpack(
+                ctypes.string_at(address + _TYPE.size + i * _ENUMERATOR.size, _ENUMERATOR.size)
+            )
+            if self._name(name_offset) == name:
+                return int(value)
+        raise KeyError(f"enum {enum_name} {name}")
+
+    def _members(self, type_id: int, base_bits: int = 0) -> Iterator[tuple[str, int]]:
+        """Named members with their offset in bits, those of anonymous members included."""
+        address = self._address(type_id)
+        _, info, aliased = self._type(address)
+        kind = (info >> 24) & 0x1F
+        if kind in _KIND_ALIASES:
+            yield from self._members(aliased, base_bits)
+        if kind not in (_KIND_STRUCT, _KIND_UNION):
+            return
+        has_bitfields = bool(info >> 31)
+        for i in range(info & 0xFFFF):
+            name_offset, member_type, offset = _MEMBER.unpack(
+                ctypes.string_at(address + _TYPE.size + i * _MEMBER.size, _MEMBER.size)
+            )
+            bits = base_bits + (offset & 0xFFFFFF if has_bitfields else offset)
+            name = self._name(name_offset)
+            if name:
+                yield name, bits
+            else:
+                yield from self._members(member_type, bits)
+
+    def _find(self, name: str, kind: int) -> int:
+        type_id: int = self._library.btf__find_by_name_kind(self._handle, name.encode(), kind)
+        if type_id < 0:
+            raise KeyError(name)
+        return type_id
+
+    def _address(self, type_id: int) -> int:
+        return int(self._library.btf__type_by_id(self._handle, type_id))
+
+    def _type(self, address: int) -> tuple[int, int, int]:
+        name, info, size = _TYPE.unpack(ctypes.string_at(address, _TYPE.size))
+        return name, info, size
+
+    def _name(self, offset: int) -> str:
+        name: bytes | None = self._library.btf__name_by_offset(self._handle, offset)
+        return name.decode() if name else ""
+
+
+def _load_libbpf() -> ctypes.CDLL:
+    for name in _LIBRARIES:
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        library.btf__load_vmlinux_btf.restype = ctypes.c_void_p
+        library.btf__type_by_id.restype = ctypes.c_void_p
+        library.btf__type_by_id.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+        library.btf__find_by_name_kind.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint]
+        library.btf__name_by_offset.restype = ctypes.c_char_p
+        library.btf__name_by_offset.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+        library.btf__free.argtypes = [ctypes.c_void_p]
+        return library
+    raise InotraceError("libbpf is missing: install the distribution's libbpf package")
+
+
+@contextmanager
+def kernel_btf() -> Iterator[Btf]:
+    """The running kernel's BTF. Raises InotraceError if it has none or libbpf is missing."""
+    library = _load_libbpf()
+    handle = library.btf__load_vmlinux_btf()
+    # libbpf before 1.0 returned an error as a small negative pointer
+    if not handle or (ctypes.c_long(handle).value < 0 and handle > 2**64 - 4096):
+        raise InotraceError(
+            "this kernel has no type information (BTF): "
+            "use one built with CONFIG_DEBUG_INFO_BTF, as distributions' kernels since 2020 are"
+        )
+    try:
+        yield Btf(library, handle)
+    finally:
+        library.btf__free(handle)
+
+
+def compiler_definitions() -> list[str]:
+    """
+    The ``-DOFF_STRUCT_FIELD=bytes`` and ``-DENUMERATOR=value`` options for bpf/.
+
+    Raises InotraceError if this kernel lacks a struct or field.
+    """
+    try:
+        with kernel_btf() as btf:
+            return [*_offsets(btf), *_enumerators(btf)]
+    except KeyError as missing:
+        raise InotraceError(
+            f"this kernel's type information lacks {missing.args[0]}: "
+            "inotrace needs Linux 5.8 or later; please report the kernel's version"
+        ) from missing
+
+
+def _offsets(btf: Btf) -> Iterable[str]:
+    for struct_name, fields in FIELDS.items():
+        for names in fields:
+            macro = f"OFF_{struct_name}_{names[0]}".upper()
+            yield f"-D{macro}={btf.offset_of(struct_name, *names)}"
+
+
+def _enumerators(btf: Btf) -> Iterable[str]:
+    for enum_name, names in ENUMERATORS.items():
+        for name in names:
+            yield f"-D{name}={btf.enumerator(enum_name, name)}"
