@@ -1,0 +1,1 @@
+"""The click commands. Nothing else in the package knows click."""

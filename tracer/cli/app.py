@@ -1,0 +1,106 @@
+"""The command group, and the one place where an error becomes a line and an exit code."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+from tracer import __version__
+from tracer.errors import EXIT_ERROR, InotraceError
+
+# name -> (module, one line for --help); loaded when used, since bcc takes long to import
+_COMMANDS = {
+    "trace": ("tracer.cli.trace", "Trace until Ctrl-C, then list leak candidates by stack."),
+    "run": ("tracer.cli.run", "Trace one command and its descendants."),
+    "events": ("tracer.cli.events", "Print the inotify calls as they happen."),
+    "ls": ("tracer.cli.ls", "List what is watched now, without tracing."),
+    "demo": ("tracer.cli.demo", "Trace a built-in workload that leaks 23 watches."),
+}
+_DEFAULT = "trace"
+
+
+class CommandGroup(click.Group):
+    """Loads commands on demand; options without a command belong to ``trace``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = import_module(_COMMANDS[name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"-h", "--help", "--version", "--debug"}
+        first = next((arg for arg in args if arg != "--debug"), None)
+        if first is None or (first.startswith("-") and first not in own):
+            at = args.index("--debug") + 1 if args[:1] == ["--debug"] else 0
+            args = [*args[:at], _DEFAULT, *args[at:]]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # whoever read our output has had enough; Python would complain again at shutdown
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+
+
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="inotrace", message="%(prog)s %(version)s")
+@click.option("--debug", is_flag=True, help="On an error, show the traceback and BCC's messages.")
+def cli(debug: bool) -> None:
+    """
+    Find inotify watch leaks.
+
+    Without a command: trace. Run it, reproduce the problem, press Ctrl-C, and read which code
+    added watches and never removed them.
+    """
+
+
+def main() -> int:
+    """Run the command line; the exit code is for sys.exit."""
+    # a ledger is many small objects and no cycles: looking for some takes a third of its time
+    gc.set_threshold(200_000, 50, 1_000)
+    debug = "--debug" in sys.argv[1:2] or bool(os.environ.get("INOTRACE_DEBUG"))
+    try:
+        code = cli.main(prog_name="inotrace", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except InotraceError as error:
+        return _fail(error, debug)
+    except click.exceptions.Abort:
+        return 128 + signal.SIGINT
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        kind = type(error).__name__
+        print(f"inotrace: internal error ({kind}: {error}); --debug shows where", file=sys.stderr)
+        return EXIT_ERROR
+
+
+def _fail(error: InotraceError, debug: bool) -> int:
+    print(f"inotrace: {error}", file=sys.stderr)
+    if debug:
+        traceback.print_exc()
+        if error.detail:
+            print(error.detail, file=sys.stderr)
+    return error.exit_code

@@ -1,0 +1,99 @@
+"""``inotrace events``: the stream of calls, one line each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import chain
+
+import click
+from rich.console import Console
+
+from tracer.cli.options import chosen_filter, filter_options
+from tracer.cli.outcome import notice
+from tracer.cli.output import Output, chosen_format, output_options
+from tracer.cli.signals import stop_on_signals
+from tracer.core.events import CallEvent
+from tracer.core.order import Traced
+from tracer.feed import Feed
+from tracer.kernel.preflight import prepare
+from tracer.kernel.symbols import BccStacks
+from tracer.session import Filter
+from tracer.stacks.resolver import NoStacks, StackResolver
+from tracer.targets.processes import ProcessTable
+from tracer.views import events as view
+
+_STEP_S = 0.05
+
+
+@click.command("events")
+@filter_options
+@click.option("-x", "--failed", is_flag=True, help="Only calls that failed.")
+@click.option("--stack", is_flag=True, help="Show the user stack of each call.")
+@click.option(
+    "-d",
+    "--duration",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop by itself after this time.",
+)
+@output_options("table", "plain", "json")
+@click.pass_context
+def command(
+    context: click.Context,
+    pids: tuple[int, ...],
+    user: str | None,
+    name: str | None,
+    failed: bool,
+    stack: bool,
+    duration: float | None,
+    format_: str,
+    output: str | None,
+    force: bool,
+) -> None:
+    """
+    Print the inotify calls as they happen, until Ctrl-C or for -d SECONDS.
+
+    One line a call: time, process, call, descriptor, result, mask names and path.
+    """
+    filter_ = chosen_filter(pids, user, name)
+    with Output(output, force) as out:
+        printer = view.printer(chosen_format(context), Console().width, stacks=stack)
+        prepare(notice)
+        _stream(filter_, out, printer, only_failed=failed, stack=stack, duration=duration)
+
+
+def _stream(
+    filter_: Filter,
+    out: Output,
+    printer: view.Printer,
+    *,
+    only_failed: bool,
+    stack: bool,
+    duration: float | None,
+) -> None:
+    stacks: StackResolver = BccStacks() if stack else NoStacks()
+    scope = filter_.scope(stacks=stack, removal_stacks=stack)
+    printed = 0
+
+    def show(events: Iterable[Traced]) -> None:
+        nonlocal printed
+        for _, event, call_stack in events:
+            if not isinstance(event, CallEvent) or not filter_.admits(event.comm):
+                continue
+            if only_failed and event.ret >= 0:
+                continue
+            out.append(printer.call(event, call_stack))
+            printed += 1
+
+    with stop_on_signals() as stop, Feed(scope, stacks, ProcessTable()) as feed:
+        out.append(printer.header())
+        ends = time.monotonic() + duration if duration is not None else float("inf")
+        while not stop.requested and time.monotonic() < ends:
+            time.sleep(min(_STEP_S, max(ends - time.monotonic(), 0)))
+            show(chain.from_iterable(feed.ready(within_s=_STEP_S)))
+        show(feed.all_until(time.monotonic_ns()))
+        lost = feed.probe.counters().lost
+    out.append(printer.footer(printed, lost))
+    out.commit()
+    notice(view.summary(printed, lost))

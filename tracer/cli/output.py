@@ -1,0 +1,216 @@
+"""Where a report goes: standard output, or a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Callable, TextIO, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from tracer.errors import InotraceError
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def output_options(*formats: str) -> Callable[[_Function], _Function]:
+    """``-f``, ``-o`` and ``--force``; the first format is the default."""
+
+    def decorate(function: _Function) -> _Function:
+        options = (
+            click.option(
+                "-f",
+                "--format",
+                "format_",
+                type=click.Choice(formats),
+                default=formats[0],
+                show_default=True,
+                help="How to print it.",
+            ),
+            click.option(
+                "-o", "--output", type=click.Path(dir_okay=False), help="Write to FILE instead."
+            ),
+            click.option("--force", is_flag=True, help="Let -o overwrite an existing file."),
+        )
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def chosen_format(context: click.Context) -> str:
+    """The format asked for; without one, ``plain`` unless a terminal will show it."""
+    chosen: str = context.params["format_"]
+    if context.get_parameter_source("format_") is not ParameterSource.DEFAULT:
+        return chosen
+    on_terminal = context.params["output"] is None and sys.stdout is not None
+    return chosen if on_terminal and sys.stdout.isatty() else "plain"
+
+
+class Output:
+    """
+    Opened before the work begins, so that a bad `-o` costs no trace.
+
+    Without a path the text goes to `stream`, by default standard output. A device or a named pipe
+    is written to, never replaced. Raises InotraceError if the file exists (unless `force`) or
+    cannot be created.
+    """
+
+    def __init__(self, path: str | None, force: bool = False, stream: TextIO | None = None) -> None:
+        self.path = Path(path) if path is not None else None
+        self.stream = stream if stream is not None else sys.stdout
+        self._force = force
+        self._draft: IO[str] | None = None
+        self._target: Path | None = None
+        if self.path is None:
+            return
+        if _is_stream(self.path):
+            self._draft = _open_stream(self.path)
+        else:
+            # through a symbolic link, which would else be replaced itself
+            self._target = Path(os.path.realpath(self.path))
+            self._refuse_existing(self._target)
+            self._draft = self._create_draft(self._target)
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._discard()
+
+    def write(self, text: str) -> None:
+        """
+        Print `text`, or make it the content of the file.
+
+        Raises InotraceError if it cannot be written. What was meant for a file is then on
+        standard output, because a trace cannot be repeated.
+        """
+        if self._draft is None:
+            _print(text, self.stream)
+            return
+        try:
+            self.append(text)
+            self.commit()
+        except InotraceError as error:
+            _print(text, sys.stdout)
+            raise InotraceError(f"{error}; it was printed on standard output instead") from error
+
+    def append(self, text: str) -> None:
+        """Print `text`, or add it to what the file will hold. Raises InotraceError."""
+        if self._draft is None:
+            _print(text, self.stream)
+            return
+        try:
+            self._draft.write(text)
+        except OSError as error:
+            raise self._failed(error.strerror) from error
+
+    def commit(self) -> None:
+        """Let the file appear. Raises InotraceError."""
+        if self._draft is None:
+            return
+        try:
+            self._draft.flush()
+            self._finish(self._draft)
+            self._draft.close()
+        except OSError as error:
+            raise self._failed(error.strerror) from error
+        except InotraceError:
+            self._discard()
+            raise
+        self._draft = None
+
+    def _failed(self, reason: str | None) -> InotraceError:
+        self._discard()
+        return InotraceError(f"cannot write {self.path}: {reason}")
+
+    def _finish(self, draft: IO[str]) -> None:
+        if self._target is not None:
+            self._refuse_existing(self._target)
+            os.fsync(draft.fileno())
+            os.replace(draft.name, self._target)
+
+    def _refuse_existing(self, target: Path) -> None:
+        try:
+            mode = target.stat().st_mode
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise InotraceError(f"cannot write {self.path}: {error.strerror}") from error
+        if not stat.S_ISREG(mode):
+            raise InotraceError(f"{self.path} is not a file: choose another name")
+        if not self._force:
+            raise InotraceError(
+                f"{self.path} exists: choose another name or overwrite it with --force"
+            )
+
+    def _create_draft(self, target: Path) -> IO[str]:
+        try:
+            draft = tempfile.NamedTemporaryFile(  # noqa: SIM115 (open until written)
+                "w",
+                dir=target.parent,
+                prefix=".inotrace-",
+                delete=False,
+                encoding="utf-8",
+                errors="surrogateescape",
+            )
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(draft.fileno(), 0o666 & ~umask)
+        except OSError as error:
+            raise InotraceError(f"cannot write {self.path}: {error.strerror}") from error
+        return draft
+
+    def _discard(self) -> None:
+        if self._draft is not None:
+            with suppress(OSError):
+                self._draft.close()
+            if self._target is not None:
+                with suppress(OSError):
+                    os.unlink(self._draft.name)
+            self._draft = None
+
+
+def _is_stream(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def _open_stream(path: Path) -> IO[str]:
+    try:
+        return open(path, "w", encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise InotraceError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    if stream is None:
+        raise InotraceError("standard output is closed: name a file with -o")
+    try:
+        stream.write(_encodable(text, stream))
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Python would try, and complain, again at shutdown
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise InotraceError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    # a terminal that is not UTF-8 gets \u2026 for an ellipsis, not a traceback
+    encoding = stream.encoding or "utf-8"
+    try:
+        text.encode(encoding, stream.errors or "strict")
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text

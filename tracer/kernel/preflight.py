@@ -1,0 +1,104 @@
+"""What must hold before the first probe is loaded, each with the fix for what does not."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+from pathlib import Path
+from typing import Callable
+
+from tracer.errors import InotraceError
+
+_TRACEFS = Path("/sys/kernel/tracing")
+_TRACEFS_IN_DEBUGFS = Path("/sys/kernel/debug/tracing")
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_BTF = Path("/sys/kernel/btf/vmlinux")
+_BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
+# the last of enum bpf_cmd and then some: refused as invalid by every kernel that has BPF
+_NO_SUCH_COMMAND = 10_000
+
+
+def prepare(notice: Callable[[str], None]) -> None:
+    """
+    Check what tracing needs and mount tracefs if it is missing.
+
+    `notice` is told what was changed. Raises InotraceError with what to do.
+    """
+    _need_root()
+    _need_bpf()
+    _need_no_lockdown()
+    _need_btf()
+    _need_tracepoints(notice)
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise InotraceError("tracing needs root: run it with sudo")
+
+
+def _need_bpf() -> None:
+    number = _BPF_SYSCALL.get(platform.machine())
+    if number is None:
+        raise InotraceError(f"inotrace does not know the processor {platform.machine()} yet")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.syscall(ctypes.c_long(number), _NO_SUCH_COMMAND, 0, 0)
+    code = ctypes.get_errno()
+    if code == errno.ENOSYS:
+        raise InotraceError("this kernel has no BPF: use one built with CONFIG_BPF_SYSCALL")
+    if code == errno.EPERM:
+        raise InotraceError(
+            "BPF is refused here, as in most containers: run inotrace on the host, or in a "
+            "privileged container with --pid=host"
+        )
+
+
+def _need_no_lockdown() -> None:
+    try:
+        mode = _LOCKDOWN.read_text()
+    except OSError:
+        return
+    if "[confidentiality]" in mode:
+        raise InotraceError(
+            "the kernel is locked down (confidentiality), which forbids tracing: "
+            "boot without lockdown=confidentiality"
+        )
+
+
+def _need_btf() -> None:
+    if not _BTF.exists():
+        raise InotraceError(
+            f"this kernel has no type information ({_BTF}): use one built with "
+            "CONFIG_DEBUG_INFO_BTF, as distributions' kernels since 2020 are"
+        )
+
+
+def _need_tracepoints(notice: Callable[[str], None]) -> None:
+    tracefs = _mounted_tracefs()
+    if tracefs is None:
+        _mount_tracefs()
+        notice(f"mounted tracefs on {_TRACEFS}, where it stays")
+        tracefs = _TRACEFS
+    if not (tracefs / "events/syscalls/sys_exit_inotify_add_watch").is_dir():
+        raise InotraceError(
+            "this kernel has no tracepoints for system calls: use one built with "
+            "CONFIG_FTRACE_SYSCALLS"
+        )
+
+
+def _mounted_tracefs() -> Path | None:
+    for folder in (_TRACEFS, _TRACEFS_IN_DEBUGFS):
+        if (folder / "events").is_dir():
+            return folder
+    return None
+
+
+def _mount_tracefs() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"nodev", os.fsencode(_TRACEFS), b"tracefs", 0, None) != 0:
+        reason = os.strerror(ctypes.get_errno())
+        raise InotraceError(
+            f"cannot mount tracefs ({reason}): try 'mount -t tracefs nodev {_TRACEFS}', "
+            "or run inotrace outside the container"
+        )

@@ -1,0 +1,142 @@
+"""Draining the kernel's buffers in a thread of their own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tracer.core.wire import ARRIVAL, Arrival
+from tracer.kernel.probe import Probe
+from tracer.kernel.ring import Ring
+
+_POLL_MS = 20
+# Locked memory for all CPUs together, and what one CPU gets of it at most and at least.
+_BUFFER_BYTES = 32 << 20
+_CPU_BYTES_MAX = 4 << 20
+_CPU_BYTES_MIN = 256 << 10
+# What nobody has taken yet. Beyond this the thread stops draining and the kernel counts losses:
+# a loss that is told is better than a tracer that eats the node's memory.
+_BACKLOG_BYTES_MAX = 64 << 20
+
+
+class Round(NamedTuple):
+    """
+    What one round over the buffers found, and when it began.
+
+    Nothing that happened before that time comes in a later round.
+    """
+
+    contents: list[bytes]
+    drained_until: int
+
+
+class Stream:
+    """
+    The records of a probe. Use as a context manager.
+
+    `on_arrival` is called on the draining thread as soon as a new program image uses inotify, so
+    that its files can be opened before it ends.
+    """
+
+    def __init__(self, probe: Probe, on_arrival: Callable[[Arrival], None]) -> None:
+        self._bpf = probe.bpf
+        self._on_arrival = on_arrival
+        self._arrivals: deque[Arrival] = deque()
+        self._lock = threading.Condition()
+        self._rounds: deque[Round] = deque()
+        self._backlog = 0
+        self._drained_until = 0
+        self._failure: BaseException | None = None
+        self._stop = threading.Event()
+        self._rings: list[Ring] = []
+        try:
+            self._open_buffers()
+        except BaseException:
+            self._close_rings()
+            raise
+        self._thread = threading.Thread(target=self._run, name="inotrace-drain", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._close_rings()
+
+    def take(self) -> Round:
+        """
+        The oldest round that was not taken yet, or an empty one.
+
+        Raises what ended the draining thread, if anything did.
+        """
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            if not self._rounds:
+                return Round([], self._drained_until)
+            taken = self._rounds.popleft()
+            self._backlog -= sum(map(len, taken.contents))
+            return taken
+
+    def wait_drained(self, ts: int, timeout: float = 5.0) -> bool:
+        """Wait until all that happened before `ts` can be taken; False on time-out."""
+        with self._lock:
+            return self._lock.wait_for(
+                lambda: self._drained_until >= ts or self._failure is not None, timeout
+            )
+
+    def _open_buffers(self) -> None:
+        from bcc.utils import get_online_cpus
+
+        events = self._bpf[b"events"]
+        for cpu in get_online_cpus():
+            ring = Ring(cpu, _pages_per_cpu())
+            self._rings.append(ring)
+            events[events.Key(cpu)] = events.Leaf(ring.fd)
+
+        def on_arrival(_cpu: int, address: int, _size: int) -> None:
+            self._arrivals.append(Arrival(*ARRIVAL.unpack(ctypes.string_at(address, ARRIVAL.size))))
+
+        # a lost wake-up costs at most a symbol; the callback only keeps BCC from printing
+        self._bpf[b"arrivals"].open_perf_buffer(on_arrival, page_cnt=8, lost_cb=lambda _: None)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._bpf.perf_buffer_poll(timeout=_POLL_MS)
+                while self._arrivals:
+                    self._on_arrival(self._arrivals.popleft())
+                self._drain()
+        except BaseException as error:
+            with self._lock:
+                self._failure = error
+                self._lock.notify_all()
+
+    def _drain(self) -> None:
+        if self._backlog > _BACKLOG_BYTES_MAX:
+            time.sleep(_POLL_MS / 1000)
+            return
+        before = time.monotonic_ns()
+        contents = [content for ring in self._rings if (content := ring.take())]
+        with self._lock:
+            if contents:
+                self._rounds.append(Round(contents, before))
+                self._backlog += sum(map(len, contents))
+            self._drained_until = before
+            self._lock.notify_all()
+
+    def _close_rings(self) -> None:
+        while self._rings:
+            self._rings.pop().close()
+
+
+def _pages_per_cpu() -> int:
+    share = _BUFFER_BYTES // (os.cpu_count() or 1)
+    size = min(max(share, _CPU_BYTES_MIN), _CPU_BYTES_MAX)
+    pages = size // os.sysconf("SC_PAGE_SIZE")
+    # perf accepts powers of two only
+    return 1 << (pages.bit_length() - 1)

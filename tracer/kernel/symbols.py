@@ -1,0 +1,206 @@
+"""Frame-pointer stacks, symbolized by BCC."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from tracer.core.events import CallEvent, errno_name
+from tracer.core.stack import Frame, Stack, StackState, is_runtime, missing
+from tracer.core.wire import Arrival
+from tracer.kernel.maps import Mappings
+
+# Images whose symbols are kept at a time: each holds descriptors and parsed symbol tables.
+_IMAGES_MAX = 128
+_STACKS_MAX = 65536
+# Where a stack ends by itself: process start, thread start of glibc and musl, and Go's.
+_ROOTS = frozenset(
+    {
+        "_start",
+        "__libc_start_main",
+        "__libc_start_call_main",
+        "start_thread",
+        "clone",
+        "clone3",
+        "__clone3",
+        "runtime.goexit",
+        "runtime.goexit.abi0",
+    }
+)
+_LONGEST_CALL = 7
+
+
+class _ImageKey(NamedTuple):
+    tgid: int
+    exec_id: int
+
+
+class _Image:
+    """One program image: its mappings, BCC's symbols of them, and a window on its memory."""
+
+    def __init__(self, tgid: int) -> None:
+        self._tgid = tgid
+        self._memory = -1
+        self._mappings: Mappings | None = None
+        self._symbols: Any = None
+        with suppress(OSError):
+            self._mappings = Mappings(tgid)
+            self._symbols = _symbol_cache(tgid)
+            self._memory = os.open(f"/proc/{tgid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        self._free_symbols()
+        if self._memory >= 0:
+            os.close(self._memory)
+
+    def frame(self, address: int, *, is_return: bool) -> Frame:
+        """
+        The frame at `address`; without a module if that is no code of the image.
+
+        A return address is looked up one byte earlier, inside the call: the call may be the
+        last instruction of its function.
+        """
+        looked_up = address - 1 if is_return else address
+        place = self._mappings.find(looked_up) if self._mappings is not None else None
+        if place is None:
+            return Frame(None, None, address)
+        name, offset, _ = self._symbols.resolve(looked_up, True)
+        if not name:
+            return Frame(None, place.module, place.offset)
+        return Frame(name.decode(errors="replace"), place.module, offset)
+
+    def follows_call(self, address: int) -> bool | None:
+        """Whether the bytes before `address` are a call (x86-64); None if they cannot be read."""
+        if self._memory < 0:
+            return None
+        try:
+            code = os.pread(self._memory, _LONGEST_CALL, address - _LONGEST_CALL)
+        except OSError:
+            return None
+        return _ends_in_call(code) if len(code) == _LONGEST_CALL else None
+
+    def reload(self) -> None:
+        """Look at the mappings again: libraries may have been loaded meanwhile."""
+        with suppress(OSError):
+            self._mappings = Mappings(self._tgid)
+            self._free_symbols()
+            self._symbols = _symbol_cache(self._tgid)
+
+    def _free_symbols(self) -> None:
+        from bcc import lib
+
+        if self._symbols is not None:
+            lib.bcc_free_symcache(self._symbols.cache, self._tgid)
+            self._symbols = None
+
+
+def _symbol_cache(tgid: int) -> Any:
+    from bcc import SymbolCache
+
+    return SymbolCache(tgid)
+
+
+class BccStacks:
+    """
+    Stacks as far as frame pointers lead.
+
+    The walk loses the caller of libc's wrapper, which is the word at the stack pointer; code
+    built without frame pointers ends the walk or misleads it, which this can detect only by
+    addresses that follow no call.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._images: OrderedDict[_ImageKey, _Image] = OrderedDict()
+        self._stacks: dict[tuple[_ImageKey, bytes, int], Stack] = {}
+
+    def meet(self, arrival: Arrival) -> None:
+        with self._lock:
+            self._image(_ImageKey(arrival.tgid, arrival.exec_id))
+
+    def resolve(self, event: CallEvent) -> Stack:
+        raw = event.stack
+        if raw.error:
+            return missing(f"the kernel could not read it ({errno_name(raw.error)})")
+        if not raw.frames:
+            return missing("the kernel collected no frames")
+        image_key = _ImageKey(event.tgid, event.exec_id)
+        key = (image_key, raw.frames, raw.caller)
+        stack = self._stacks.get(key)
+        if stack is None:
+            if len(self._stacks) >= _STACKS_MAX:
+                self._stacks.clear()
+            with self._lock:
+                stack = _symbolized(self._image(image_key), raw.addresses(), raw.caller)
+            self._stacks[key] = stack
+        return stack
+
+    def close(self) -> None:
+        with self._lock:
+            while self._images:
+                self._images.popitem()[1].close()
+
+    def _image(self, key: _ImageKey) -> _Image:
+        image = self._images.get(key)
+        if image is None:
+            image = self._images[key] = _Image(key.tgid)
+            if len(self._images) > _IMAGES_MAX:
+                self._images.popitem(last=False)[1].close()
+        self._images.move_to_end(key)
+        return image
+
+
+def _symbolized(image: _Image, addresses: tuple[int, ...], caller: int) -> Stack:
+    leaf = _leaf(image, addresses[0])
+    if leaf.module is None:
+        return missing("the process ended before its symbols could be read")
+    frames = [leaf]
+    rest = addresses[1:]
+    if rest[:1] != (caller,) and _is_wrapper_or_calls(image, leaf, caller):
+        frame = image.frame(caller, is_return=True)
+        if frame.module is not None:
+            frames.append(frame)
+    for address in rest:
+        frame = image.frame(address, is_return=True)
+        if frame.module is None or image.follows_call(address) is False:
+            return Stack(tuple(frames), StackState.TRUNCATED, "code without frame pointers")
+        frames.append(frame)
+    if _ends_at_root(frames):
+        return Stack(tuple(frames), StackState.COMPLETE)
+    return Stack(tuple(frames), StackState.TRUNCATED, "the frame pointers end here")
+
+
+def _ends_at_root(frames: list[Frame]) -> bool:
+    # a stripped libc has no name for what calls main
+    if len(frames) > 1 and frames[-2].function == "main" and is_runtime(frames[-1]):
+        return True
+    return frames[-1].function in _ROOTS
+
+
+def _leaf(image: _Image, address: int) -> Frame:
+    frame = image.frame(address, is_return=False)
+    if frame.module is None:
+        image.reload()
+        frame = image.frame(address, is_return=False)
+    return frame
+
+
+def _is_wrapper_or_calls(image: _Image, leaf: Frame, caller: int) -> bool:
+    """Whether the word at the stack pointer is a return address beyond doubt."""
+    is_glibc_wrapper = is_runtime(leaf) and (leaf.function or "").startswith(
+        ("inotify_", "syscall")
+    )
+    return is_glibc_wrapper or image.follows_call(caller) is True
+
+
+def _ends_in_call(code: bytes) -> bool:
+    """Intel SDM volume 2, CALL: E8 rel32, or FF /2 with its ModRM byte's displacement."""
+    if code[-5] == 0xE8:
+        return True
+    for length in range(2, _LONGEST_CALL + 1):
+        if code[-length] == 0xFF and (code[-length + 1] >> 3) & 7 == 2:
+            return True
+    return False

@@ -1,0 +1,144 @@
+"""A trace from its first probe to its report: the one place where all parts meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Callable
+
+from tracer.core.events import CallEvent
+from tracer.core.ledger import Ledger
+from tracer.core.order import Traced
+from tracer.core.report import Report
+from tracer.core.walk import Walk
+from tracer.core.wire import Holder
+from tracer.feed import Feed
+from tracer.kernel.probe import Scope
+from tracer.kernel.walk import walk_kernel
+from tracer.snapshot import Snapshots
+from tracer.stacks.resolver import StackResolver
+from tracer.targets.processes import ProcessTable
+
+# A walk holds a lock of each instance while it reads it (up to 125 ms at 50,000 watches): walks
+# take at most a fiftieth of the time.
+_WALK_EVERY_S = 2.0
+_WALK_SHARE = 50
+# How long one step may take: under a flood the screen and Ctrl-C must not wait for its end.
+_STEP_S = 0.1
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Whom to trace: all, or what matches everything given. `name` is a part of a comm."""
+
+    pids: frozenset[int] = frozenset()
+    uid: int | None = None
+    name: bytes | None = None
+
+    def scope(self, *, stacks: bool = True, removal_stacks: bool = False) -> Scope:
+        """What of it the kernel side applies."""
+        return Scope(
+            pids=self.pids or None, uid=self.uid, stacks=stacks, removal_stacks=removal_stacks
+        )
+
+    def admits(self, comm: bytes) -> bool:
+        """What of it is applied in user space."""
+        return self.name is None or self.name in comm
+
+
+class Session:
+    """
+    A ledger kept equal to the kernel. Use as a context manager; not for several threads.
+
+    `older_s`: watches younger than this at the end are not judged. `descendants_of` traces that
+    process and all its descendants, and judges what only their end freed as if it were live.
+    """
+
+    def __init__(
+        self,
+        filter_: Filter,
+        stacks: StackResolver,
+        *,
+        older_s: float,
+        descendants_of: int | None = None,
+    ) -> None:
+        self._filter = filter_
+        self._follows = descendants_of is not None
+        self._processes = ProcessTable()
+        self._ledger = Ledger(keep_freed_by_exit=self._follows)
+        scope = filter_.scope()
+        if descendants_of is not None:
+            scope = Scope(pids=frozenset({descendants_of}), follow=True)
+        self._feed = Feed(scope, stacks, self._processes)
+        self._snapshots = Snapshots(self._ledger, self._processes, older_s=older_s)
+        self._next_walk = 0.0
+        try:
+            self.reconcile()
+        except BaseException:
+            self._feed.close()
+            raise
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feed.close()
+
+    def step(self) -> None:
+        """Take in what happened, and compare with the kernel when it is time to."""
+        for events in self._feed.ready(within_s=_STEP_S):
+            self._apply(events)
+            if events:
+                self._ledger.forget_removals(events[-1].ts)
+        if time.monotonic() >= self._next_walk:
+            self.reconcile()
+
+    def reconcile(self) -> Walk:
+        """Make the ledger equal to the kernel's own list, and return that list."""
+        walk = walk_kernel(self._feed.probe, self._in_scope())
+        self._apply(self._feed.all_until(walk.ended))
+        self._ledger.reconcile(walk)
+        self._ledger.forget_removals(walk.began)
+        self._snapshots.saw(walk)
+        took = (walk.ended - walk.began) / 1e9
+        self._next_walk = time.monotonic() + max(_WALK_EVERY_S, _WALK_SHARE * took)
+        return walk
+
+    def has_descendants(self) -> bool:
+        """Whether any process of the traced command is still there."""
+        return bool(self._feed.probe.scope_pids())
+
+    def live(self) -> Report:
+        """How it stands; no verdicts."""
+        return self._snapshots.live(self._feed.probe.counters())
+
+    def finish(self) -> Report:
+        """Reconcile a last time, check that it took, and judge."""
+        walk = self.reconcile()
+        complete = not walk.unread and not self._ledger.difference(walk)
+        return self._snapshots.judged(self._feed.probe.counters(), complete)
+
+    def _apply(self, events: Iterable[Traced]) -> None:
+        for _, event, stack in events:
+            if not isinstance(event, CallEvent):
+                self._ledger.apply_last(event)
+            elif self._filter.admits(event.comm):
+                self._ledger.apply(event, stack)
+
+    def _in_scope(self) -> Callable[[Holder], bool]:
+        if self._follows:
+            pids = self._feed.probe.scope_pids()
+            return lambda row: row.tgid in pids
+        return self._matches
+
+    def _matches(self, row: Holder) -> bool:
+        wanted = self._filter
+        if wanted.pids and row.tgid not in wanted.pids:
+            return False
+        if wanted.uid is None and wanted.name is None:
+            return True
+        facts = self._processes.meet(row.tgid)
+        if facts is None:
+            return False
+        return wanted.uid in (None, facts.uid) and wanted.admits(facts.comm)

@@ -1,0 +1,319 @@
+"""From the ledger to a report: frozen, named, and in the end judged."""
+
+from __future__ import annotations
+
+import errno
+import platform
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+
+from tracer.core.accounts import Failure, InstanceAccount, Origin, ProcessAccount, Site, Watch
+from tracer.core.events import Op, Process, errno_name
+from tracer.core.ledger import Ledger
+from tracer.core.report import (
+    FailureRow,
+    HolderRow,
+    Host,
+    InstanceRow,
+    ProcessRow,
+    Report,
+    SiteRow,
+    TargetRow,
+    TraceSummary,
+    Use,
+    UserLimits,
+)
+from tracer.core.stack import Stack, missing
+from tracer.core.verdict import Evidence, Judgement, SiteHistory, Verdict, judge
+from tracer.core.walk import Walk
+from tracer.kernel.probe import Counters
+from tracer.targets.path import path_state
+from tracer.targets.processes import ProcessTable
+from tracer.targets.users import user_name
+
+_CALLS = {Op.INIT: "inotify_init", Op.ADD: "inotify_add_watch", Op.RM: "inotify_rm_watch"}
+# inotify_init1(2), inotify_add_watch(2), inotify_rm_watch(2)
+_EXPLANATIONS = {
+    (Op.ADD, errno.ENOSPC): "the user has as many watches as fs.inotify.max_user_watches allows",
+    (Op.ADD, errno.ENOENT): "the path did not exist",
+    (Op.ADD, errno.EACCES): "the path is not readable for the process",
+    (Op.ADD, errno.EEXIST): "already watched, and IN_MASK_CREATE asks for a new watch",
+    (Op.ADD, errno.ENOTDIR): "the path is no directory, and IN_ONLYDIR asks for one",
+    (Op.ADD, errno.EINVAL): "no event in the mask, or the descriptor is no inotify instance",
+    (Op.RM, errno.EINVAL): "no such watch: the kernel had removed it first, so nothing leaks here",
+    (Op.INIT, errno.EMFILE): (
+        "the user has as many instances as fs.inotify.max_user_instances allows, "
+        "or the process has no file descriptor left"
+    ),
+}
+_GENERAL = {
+    errno.EBADF: "the descriptor is not open",
+    errno.ENOMEM: "the kernel had no memory",
+    errno.ENFILE: "the system has no file descriptor left",
+    errno.EFAULT: "the path is outside of the process's memory",
+    errno.ENAMETOOLONG: "the path is too long",
+    errno.ENOTDIR: "a part of the path is no directory",
+}
+# Rank of sites in a report: what needs action first.
+_ORDER = {verdict: rank for rank, verdict in enumerate(Verdict)}
+
+
+class Snapshots:
+    """
+    Reports on one ledger and the time since this was made.
+
+    `older_s`: watches younger than this are not judged.
+    """
+
+    def __init__(self, ledger: Ledger, processes: ProcessTable, *, older_s: float) -> None:
+        self._ledger = ledger
+        self._processes = processes
+        self._older_s = older_s
+        self._began = time.monotonic_ns()
+        self._walk: Walk | None = None
+        self._last_added: tuple[float, Mapping[Process, int]] = (time.monotonic(), {})
+        self._host = Host(
+            kernel=platform.release(), mode="tracepoint", truth="iterator and /proc fdinfo"
+        )
+
+    def saw(self, walk: Walk) -> None:
+        """Take users and limits from this walk from now on; remember who holds instances."""
+        self._walk = walk
+        for walked in walk.instances.values():
+            for holder in walked.holders:
+                self._processes.get(holder.process)
+
+    def live(self, counters: Counters) -> Report:
+        """How it stands now: processes with rates, sites by live watches, no verdicts."""
+        rates = self._rates()
+        sites = [
+            self._site_row(site, _unjudged(), ())
+            for site in sorted(self._ledger.sites.values(), key=lambda site: -site.live)
+            if site.live
+        ]
+        return self._report(counters, False, self._process_rows(rates, {}), sites)
+
+    def judged(self, counters: Counters, complete: bool) -> Report:
+        """The end of the trace: every site with its verdict, evidence and targets."""
+        # a command is judged as it stood when it ended, not when that was noticed
+        all_ended = self._ledger.last_exit_at if not self._ledger.instances else None
+        ended = all_ended or time.monotonic_ns()
+        left: dict[int, list[tuple[InstanceAccount, Watch]]] = defaultdict(list)
+        unseen: dict[Process, list[tuple[InstanceAccount, Watch]]] = defaultdict(list)
+        for account, watch in self._ledger.watches():
+            if watch.site is not None:
+                left[id(watch.site)].append((account, watch))
+            elif watch.origin is Origin.UNKNOWN:
+                unseen[watch.owner.process].append((account, watch))
+        sites = []
+        leaked: Counter[Process] = Counter()
+        for site in self._ledger.sites.values():
+            entries = left[id(site)]
+            if not site.added:
+                continue
+            judgement = self._judge(site, entries, ended)
+            if judgement.verdict is Verdict.LEAK:
+                leaked.update(watch.owner.process for _, watch in entries)
+            sites.append(self._site_row(site, judgement, self._targets(entries, ended)))
+        for entries in unseen.values():
+            sites.append(self._unseen_row(entries, ended))
+        sites.sort(key=lambda site: (_ORDER[site.verdict], -site.live, -site.added))
+        return self._report(counters, complete, self._process_rows({}, leaked), sites)
+
+    def _judge(
+        self, site: Site, entries: Iterable[tuple[InstanceAccount, Watch]], ended: int
+    ) -> Judgement:
+        return judge(
+            SiteHistory(
+                live_added_at=[watch.added_at for _, watch in entries],
+                freed_by_exit=site.freed_by_exit,
+                removed=site.removed,
+                judged_until=ended - int(self._older_s * 1e9),
+                older_s=self._older_s,
+            )
+        )
+
+    def _report(
+        self,
+        counters: Counters,
+        complete: bool,
+        processes: tuple[ProcessRow, ...],
+        sites: Iterable[SiteRow],
+    ) -> Report:
+        totals = self._ledger.totals
+        return Report(
+            host=self._host,
+            trace=TraceSummary(
+                seconds=(time.monotonic_ns() - self._began) / 1e9,
+                rounds=0,
+                added=totals.added,
+                updated=totals.updated,
+                removed=dict(totals.removed),
+                failed=sum(self._ledger.failures.values()),
+                lost=counters.lost,
+                healed=0,
+                complete=complete and not totals.exits_truncated,
+            ),
+            limits=self._limits(),
+            processes=processes,
+            instances=tuple(map(self._instance_row, self._ledger.instances.values())),
+            sites=tuple(sites),
+            failures=tuple(
+                _failure_row(failure, count)
+                for failure, count in self._ledger.failures.most_common()
+            ),
+        )
+
+    def _limits(self) -> tuple[UserLimits, ...]:
+        return tuple(
+            UserLimits(
+                uid=user.uid,
+                user=user_name(user.uid),
+                userns=user.userns,
+                watches=Use(user.watches, user.watches_limit),
+                instances=Use(user.instances, user.instances_limit),
+            )
+            for user in (self._walk.users if self._walk is not None else ())
+        )
+
+    def _rates(self) -> dict[Process, float]:
+        now = time.monotonic()
+        then, before = self._last_added
+        added = {key: account.added for key, account in self._ledger.processes.items()}
+        self._last_added = now, added
+        elapsed = max(now - then, 1e-3)
+        return {key: (count - before.get(key, 0)) / elapsed for key, count in added.items()}
+
+    def _process_rows(
+        self, rates: Mapping[Process, float], leaked: Mapping[Process, int]
+    ) -> tuple[ProcessRow, ...]:
+        instances = Counter(
+            process
+            for account in self._ledger.instances.values()
+            for process in {holder.process for holder in account.holders}
+        )
+        accounts = sorted(
+            self._ledger.processes.values(), key=lambda account: (-account.live, -account.added)
+        )
+        return tuple(self._process_row(account, instances, rates, leaked) for account in accounts)
+
+    def _process_row(
+        self,
+        account: ProcessAccount,
+        instances: Mapping[Process, int],
+        rates: Mapping[Process, float],
+        leaked: Mapping[Process, int],
+    ) -> ProcessRow:
+        facts = self._processes.get(account.process)
+        return ProcessRow(
+            pid=account.process.pid,
+            comm=account.comm or (facts.comm if facts is not None else b"?"),
+            exe=facts.exe if facts is not None else None,
+            uid=facts.uid if account.uid is None and facts is not None else account.uid,
+            added=account.added,
+            updated=account.updated,
+            failed=account.failed,
+            removed=dict(account.removed),
+            live=account.live,
+            baseline=account.baseline,
+            instances=instances.get(account.process, 0),
+            leaked=leaked.get(account.process, 0),
+            rate=rates.get(account.process, 0.0),
+        )
+
+    def _instance_row(self, account: InstanceAccount) -> InstanceRow:
+        site = account.opening_site
+        return InstanceRow(
+            id=f"{account.instance.group:x}.{account.instance.gen:x}",
+            holders=tuple(
+                HolderRow(holder.process.pid, holder.fd, self._comm(holder.process))
+                for holder in account.holders
+            ),
+            watches=len(account.watches),
+            queued=account.queued,
+            opened_by=site_id(site.stack, site.comm) if site is not None else None,
+        )
+
+    def _comm(self, process: Process) -> bytes:
+        account = self._ledger.processes.get(process)
+        if account is not None and account.comm:
+            return account.comm
+        facts = self._processes.get(process)
+        return facts.comm if facts is not None else b"?"
+
+    def _site_row(
+        self, site: Site, judgement: Judgement, targets: tuple[TargetRow, ...]
+    ) -> SiteRow:
+        return SiteRow(
+            id=site_id(site.stack, site.comm),
+            verdict=judgement.verdict,
+            comm=site.comm,
+            pids=tuple(sorted({target.pid for target in targets})),
+            live=site.live,
+            added=site.added,
+            removed=dict(site.removed),
+            per_round=(),
+            stack=site.stack,
+            evidence=judgement.evidence,
+            targets=targets,
+        )
+
+    def _unseen_row(self, entries: list[tuple[InstanceAccount, Watch]], ended: int) -> SiteRow:
+        owner = entries[0][1].owner
+        comm = self._comm(owner.process)
+        stack = missing("inotrace did not see them being added")
+        text = "found in the kernel's list: the call was lost, or made in 32-bit mode"
+        return SiteRow(
+            id=site_id(stack, comm),
+            verdict=Verdict.INCONCLUSIVE,
+            comm=comm,
+            pids=(owner.process.pid,),
+            live=len(entries),
+            added=0,
+            removed={},
+            per_round=(),
+            stack=stack,
+            evidence=(Evidence("unseen", text),),
+            targets=self._targets(entries, ended),
+        )
+
+    def _targets(
+        self, entries: Iterable[tuple[InstanceAccount, Watch]], ended: int
+    ) -> tuple[TargetRow, ...]:
+        return tuple(
+            TargetRow(
+                path=watch.path,
+                target=watch.target,
+                pid=watch.owner.process.pid,
+                wd=watch.wd,
+                age_s=(ended - watch.added_at) / 1e9,
+                state=path_state(watch.owner.process.pid, watch.path, watch.target),
+            )
+            for _, watch in sorted(entries, key=lambda entry: entry[1].added_at)
+        )
+
+
+def site_id(stack: Stack, comm: bytes) -> str:
+    """Twelve hexadecimal digits that are the same for the same place in every trace."""
+    place = repr((comm, stack.identity, stack.reason if not stack.frames else ""))
+    return sha256(place.encode()).hexdigest()[:12]
+
+
+def _unjudged() -> Judgement:
+    return Judgement(Verdict.YOUNG, ())
+
+
+def _failure_row(failure: Failure, count: int) -> FailureRow:
+    explanation = _EXPLANATIONS.get((Op(failure.op), failure.errno)) or _GENERAL.get(
+        failure.errno, ""
+    )
+    return FailureRow(
+        call=_CALLS[Op(failure.op)],
+        errno=errno_name(failure.errno),
+        count=count,
+        pid=failure.process.pid,
+        comm=failure.comm,
+        explanation=explanation,
+    )

@@ -1,0 +1,1 @@
+"""From frozen snapshots to text. No view calls the ledger or the kernel."""

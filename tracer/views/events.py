@@ -1,0 +1,168 @@
+"""The stream of calls: columns for people, or JSON Lines."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, Protocol
+
+from tracer.core.events import CallEvent, Op, errno_name, init_flag_names, mask_names
+from tracer.core.stack import Stack
+from tracer.views.json_report import frame_object
+from tracer.views.report import frame_columns
+from tracer.views.text import counted, decoded, printable, shortened
+
+SCHEMA = "inotrace.events/1"
+
+_CALLS = {Op.INIT: "inotify_init", Op.ADD: "inotify_add_watch", Op.RM: "inotify_rm_watch"}
+_COLUMNS = "{:<15} {:>7} {:<15} {:<9} {:>4} {:<8} {}"
+_SHORT_CALLS = {Op.INIT: "init", Op.ADD: "add_watch", Op.RM: "rm_watch"}
+_FRAME_INDENT = " " * 16
+
+
+class Printer(Protocol):
+    """Text for the beginning, for each call, and for the end of the stream."""
+
+    def header(self) -> str: ...
+
+    def call(self, event: CallEvent, stack: Stack) -> str: ...
+
+    def footer(self, printed: int, lost: int) -> str: ...
+
+
+def printer(format_: str, width: int, *, stacks: bool) -> Printer:
+    """`format_` is "table" (fits `width`), "plain" (nothing shortened) or "json"."""
+    clock = WallClock()
+    if format_ == "json":
+        return JsonLines(clock, stacks)
+    return Lines(clock, stacks, width if format_ == "table" else None)
+
+
+class WallClock:
+    """From CLOCK_MONOTONIC to the time of day."""
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def seconds(self, monotonic_ns: int) -> float:
+        """Since the epoch."""
+        return (monotonic_ns + self._offset_ns) / 1e9
+
+    def text(self, monotonic_ns: int) -> str:
+        """``20:15:07.123456``, local time."""
+        whole, fraction = divmod(monotonic_ns + self._offset_ns, 1_000_000_000)
+        return f"{time.strftime('%H:%M:%S', time.localtime(whole))}.{fraction // 1000:06d}"
+
+
+class Lines:
+    """One line a call, with its stack below if asked for."""
+
+    def __init__(self, clock: WallClock, stacks: bool, width: int | None) -> None:
+        self._clock = clock
+        self._stacks = stacks
+        self._width = width
+
+    def header(self) -> str:
+        return _COLUMNS.format("TIME", "PID", "COMMAND", "CALL", "FD", "RESULT", "DETAILS") + "\n"
+
+    def call(self, event: CallEvent, stack: Stack) -> str:
+        line = _COLUMNS.format(
+            self._clock.text(event.ts),
+            event.tgid,
+            printable(event.comm),
+            _SHORT_CALLS[Op(event.op)],
+            _instance_fd(event),
+            _result(event),
+            _details(event),
+        )
+        if self._width is not None:
+            line = shortened(line, self._width)
+        return line.rstrip() + "\n" + (_stack_text(stack) if self._stacks else "")
+
+    def footer(self, printed: int, lost: int) -> str:
+        return ""
+
+
+class JsonLines:
+    """
+    Schema ``inotrace.events/1``: a line that names it, one object a call, and a summary.
+
+    `time` is in seconds since the epoch, `monotonic_ns` of CLOCK_MONOTONIC. Bytes that are not
+    UTF-8 appear as lone surrogates, as in the report.
+    """
+
+    def __init__(self, clock: WallClock, stacks: bool) -> None:
+        self._clock = clock
+        self._stacks = stacks
+
+    def header(self) -> str:
+        return _json_line({"schema": SCHEMA})
+
+    def call(self, event: CallEvent, stack: Stack) -> str:
+        call: dict[str, Any] = {
+            "time": round(self._clock.seconds(event.ts), 6),
+            "monotonic_ns": event.ts,
+            "pid": event.tgid,
+            "tid": event.tid,
+            "uid": event.uid,
+            "comm": decoded(event.comm),
+            "call": _CALLS[Op(event.op)],
+            "fd": event.fd,
+            "ret": event.ret,
+            "errno": errno_name(event.ret) if event.ret < 0 else None,
+            "wd": _wd(event),
+            "mask": list(mask_names(event.arg)) if event.op == Op.ADD else None,
+            "flags": list(init_flag_names(event.arg)) if event.op == Op.INIT else None,
+            "path": decoded(event.path) if event.path is not None else None,
+        }
+        if self._stacks:
+            call["stack"] = stack.state.value
+            call["stack_reason"] = stack.reason or None
+            call["frames"] = [frame_object(frame) for frame in stack.frames]
+        return _json_line(call)
+
+    def footer(self, printed: int, lost: int) -> str:
+        return _json_line({"summary": {"calls": printed, "lost": lost}})
+
+
+def summary(printed: int, lost: int) -> str:
+    """What a stream held, in one line."""
+    return f"{counted(printed, 'call')}, {lost:,} lost"
+
+
+def _json_line(value: dict[str, Any]) -> str:
+    return json.dumps(value) + "\n"
+
+
+def _wd(event: CallEvent) -> int | None:
+    if event.op == Op.RM or (event.op == Op.ADD and event.ret >= 0):
+        return event.wd
+    return None
+
+
+def _instance_fd(event: CallEvent) -> str:
+    return str(event.fd) if event.fd >= 0 else "-"
+
+
+def _result(event: CallEvent) -> str:
+    if event.ret < 0:
+        return errno_name(event.ret)
+    return f"wd {event.ret}" if event.op == Op.ADD else "ok"
+
+
+def _details(event: CallEvent) -> str:
+    if event.op == Op.INIT:
+        return "|".join(init_flag_names(event.arg))
+    if event.op == Op.RM:
+        return f"wd {event.wd}"
+    path = printable(event.path) if event.path is not None else "(path unreadable)"
+    return f"{path}  {'|'.join(mask_names(event.arg))}"
+
+
+def _stack_text(stack: Stack) -> str:
+    if not stack.frames:
+        return f"{_FRAME_INDENT}stack missing: {printable(stack.reason)}\n"
+    lines = ["  ".join(filter(None, frame_columns(frame))) for frame in stack.frames]
+    if stack.reason:
+        lines.append(f"callers unknown: {printable(stack.reason)}")
+    return "".join(f"{_FRAME_INDENT}{line}\n" for line in lines)

@@ -1,0 +1,168 @@
+"""
+The report as JSON, schema ``inotrace.report/1``.
+
+Keys are a contract: more may be added, none changes. Bytes that are not UTF-8 appear as the lone
+surrogates U+DC80 to U+DCFF, which `surrogateescape` turns back into the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tracer.core.accounts import Cause
+from tracer.core.report import (
+    FailureRow,
+    InstanceRow,
+    ProcessRow,
+    Report,
+    SiteRow,
+    TargetRow,
+    Use,
+    UserLimits,
+)
+from tracer.core.stack import Frame
+from tracer.views.text import decoded
+
+SCHEMA = "inotrace.report/1"
+
+
+def report_json(report: Report) -> str:
+    """One object, indented, in ASCII."""
+    return json.dumps(report_object(report), indent=2) + "\n"
+
+
+def report_object(report: Report) -> dict[str, Any]:
+    trace = report.trace
+    return {
+        "schema": SCHEMA,
+        "host": {
+            "kernel": report.host.kernel,
+            "mode": report.host.mode,
+            "truth": report.host.truth,
+        },
+        "trace": {
+            "seconds": round(trace.seconds, 3),
+            "rounds": trace.rounds,
+            "added": trace.added,
+            "updated": trace.updated,
+            "removed": sum(trace.removed.values()),
+            "removed_by_cause": _causes(trace.removed),
+            "failed": trace.failed,
+            "lost": trace.lost,
+            "healed": trace.healed,
+            "complete": trace.complete,
+        },
+        "limits": [_limits(user) for user in report.limits],
+        "processes": [_process(process) for process in report.processes],
+        "instances": [_instance(instance) for instance in report.instances],
+        "sites": [_site(site) for site in report.sites],
+        "failures": [_failure(failure) for failure in report.failures],
+        "suppressed": [],
+    }
+
+
+def frame_object(frame: Frame) -> dict[str, Any]:
+    """A frame; `offset` counts from the start of the function, else of the module."""
+    return {
+        "function": frame.function,
+        "file": frame.file,
+        "line": frame.line,
+        "module": _text(frame.module),
+        "offset": frame.offset,
+        "build_id": frame.build_id,
+    }
+
+
+def _limits(user: UserLimits) -> dict[str, Any]:
+    return {
+        "uid": user.uid,
+        "user": user.user,
+        "userns": user.userns,
+        "watches": _use(user.watches),
+        "instances": _use(user.instances),
+    }
+
+
+def _use(use: Use) -> dict[str, int]:
+    return {"used": use.used, "limit": use.limit}
+
+
+def _causes(removed: Mapping[Cause, int]) -> dict[str, int]:
+    return {cause.value: removed.get(cause, 0) for cause in Cause}
+
+
+def _process(process: ProcessRow) -> dict[str, Any]:
+    return {
+        "pid": process.pid,
+        "comm": decoded(process.comm),
+        "exe": _text(process.exe),
+        "uid": process.uid,
+        "added": process.added,
+        "updated": process.updated,
+        "failed": process.failed,
+        "removed": _causes(process.removed),
+        "live": process.live,
+        "baseline": process.baseline,
+        "instances": process.instances,
+        "leaked": process.leaked,
+    }
+
+
+def _instance(instance: InstanceRow) -> dict[str, Any]:
+    return {
+        "id": instance.id,
+        "holders": [
+            {"pid": holder.pid, "fd": holder.fd, "comm": decoded(holder.comm)}
+            for holder in instance.holders
+        ],
+        "watches": instance.watches,
+        "queued": instance.queued,
+        "opened_by": instance.opened_by,
+    }
+
+
+def _site(site: SiteRow) -> dict[str, Any]:
+    return {
+        "id": site.id,
+        "verdict": site.verdict.value,
+        "comm": decoded(site.comm),
+        "pids": list(site.pids),
+        "live": site.live,
+        "added": site.added,
+        "removed": _causes(site.removed),
+        "per_round": list(site.per_round),
+        "frames": [frame_object(frame) for frame in site.stack.frames],
+        "stack": site.stack.state.value,
+        "stack_reason": site.stack.reason or None,
+        "evidence": [{"kind": item.kind, "text": item.text} for item in site.evidence],
+        "targets": [_target(target) for target in site.targets],
+    }
+
+
+def _target(row: TargetRow) -> dict[str, Any]:
+    return {
+        "path": _text(row.path),
+        "ino": row.target.ino if row.target is not None else None,
+        "dev": row.target.dev if row.target is not None else None,
+        "pid": row.pid,
+        "wd": row.wd,
+        "age_s": round(row.age_s, 3),
+        "state": row.state,
+    }
+
+
+def _failure(failure: FailureRow) -> dict[str, Any]:
+    return {
+        "call": failure.call,
+        "errno": failure.errno,
+        "count": failure.count,
+        "pid": failure.pid,
+        "comm": decoded(failure.comm),
+        "explanation": failure.explanation,
+    }
+
+
+def _text(raw: bytes | None) -> str | None:
+    return decoded(raw) if raw is not None else None

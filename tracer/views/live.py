@@ -1,0 +1,99 @@
+"""The live screen: one snapshot as lines that fit the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.text import Text
+
+from tracer.core.report import ProcessRow, Report, SiteRow
+from tracer.core.stack import own_frames
+from tracer.core.verdict import duration
+from tracer.views.columns import Column, aligned
+from tracer.views.report import frame_columns, limit_sentence
+from tracer.views.text import counted, printable
+
+_SITES = 6
+_LIMITS = 3
+# title, gaps and headings
+_FIXED_LINES = 7
+_LEAST_PROCESSES = 3
+
+_RIGHT = Column(right=True)
+_PROCESS_HEADER = ("PID", "COMMAND", "LIVE", "BEFORE", "ADDED", "REMOVED", "INSTANCES", "ADDS/S")
+_PROCESS_COLUMNS = (_RIGHT, Column(shrink=True), *[_RIGHT] * 6)
+_SITE_COLUMNS = (_RIGHT, _RIGHT, Column(shrink=True), Column(shrink=True, style="dim"))
+
+
+def live_lines(report: Report, width: int, height: int) -> Iterator[Text]:
+    """The snapshot in at most `height` lines of at most `width` cells."""
+    sites = report.sites[:_SITES]
+    limits = report.limits[:_LIMITS]
+    room = max(height - _FIXED_LINES - len(sites) - len(limits), _LEAST_PROCESSES)
+    lines = [
+        *_title(report, width),
+        Text(),
+        *_processes(report.processes, room, width),
+        Text(),
+        *_sites(sites, width),
+        Text(),
+        *(Text(limit_sentence(user)) for user in limits),
+    ]
+    for line in lines[:height]:
+        line.truncate(width)
+        yield line
+
+
+def _title(report: Report, width: int) -> Iterator[Text]:
+    trace = report.trace
+    removed = sum(trace.removed.values())
+    title = Text.assemble(
+        ("inotrace", "bold"),
+        f"  {duration(trace.seconds)}   {trace.added:,} added  {removed:,} gone  ",
+        (f"{trace.lost:,} lost", "bold red" if trace.lost else ""),
+    )
+    hint = "Ctrl-C ends with the report"
+    if title.cell_len + 3 + len(hint) <= width:
+        title.append(" " * (width - title.cell_len - len(hint)))
+        title.append(hint, "dim")
+    yield title
+
+
+def _processes(processes: Sequence[ProcessRow], room: int, width: int) -> Iterator[Text]:
+    if not processes:
+        yield Text("no process uses inotify yet", "dim")
+        return
+    shown = processes if len(processes) <= room else processes[: room - 1]
+    rows = [_process(process) for process in shown]
+    yield from aligned(rows, _PROCESS_COLUMNS, width, header=_PROCESS_HEADER)
+    if len(processes) > len(shown):
+        hidden = len(processes) - len(shown)
+        yield Text(f"and {counted(hidden, 'more process', 'more processes')}", "dim")
+
+
+def _process(process: ProcessRow) -> tuple[str, ...]:
+    return (
+        str(process.pid),
+        printable(process.comm),
+        f"{process.live:,}",
+        f"{process.baseline:,}",
+        f"{process.added:,}",
+        f"{sum(process.removed.values()):,}",
+        f"{process.instances:,}",
+        f"{process.rate:,.1f}" if process.rate else "",
+    )
+
+
+def _sites(sites: Sequence[SiteRow], width: int) -> Iterator[Text]:
+    if not sites:
+        yield Text("no place in the code has added a watch that is still there", "dim")
+        return
+    rows = [(f"{site.live:,}", f"{site.added:,}", *_place(site)) for site in sites]
+    yield from aligned(rows, _SITE_COLUMNS, width, header=("LIVE", "ADDED", "FROM", "IN"))
+
+
+def _place(site: SiteRow) -> tuple[str, str]:
+    comm = printable(site.comm)
+    if not site.stack.frames:
+        return f"stack missing: {printable(site.stack.reason)}", comm
+    return frame_columns(own_frames(site.stack)[0])[0], comm

@@ -1,0 +1,319 @@
+"""The report that ends a trace, for people: the answer first, evidence in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich.text import Text
+
+from tracer.core.accounts import Cause
+from tracer.core.report import FailureRow, ProcessRow, Report, SiteRow, TargetRow, UserLimits
+from tracer.core.stack import Frame, Stack, StackState, own_frames
+from tracer.core.verdict import Verdict, duration
+from tracer.views.columns import Column, aligned
+from tracer.views.text import counted, printable, shortened
+
+_SITES_SHOWN = 10
+_BRIEF_SITES_SHOWN = 5
+_PROCESSES_SHOWN = 15
+_FAILURES_SHOWN = 8
+_FRAMES_SHOWN = 8
+_LABEL = 6
+_STYLES = {
+    Verdict.LEAK: "bold red",
+    Verdict.POSSIBLE: "bold yellow",
+    Verdict.INCONCLUSIVE: "bold yellow",
+    Verdict.YOUNG: "bold",
+    Verdict.HELD: "bold",
+    Verdict.CLEAN: "bold green",
+}
+_LABELS = {
+    Verdict.LEAK: "LEAK",
+    Verdict.POSSIBLE: "MAYBE",
+    Verdict.INCONCLUSIVE: "UNSURE",
+    Verdict.YOUNG: "YOUNG",
+    Verdict.HELD: "HELD",
+    Verdict.CLEAN: "CLEAN",
+}
+
+
+def report_lines(report: Report, width: int, *, full_stacks: bool = False) -> Iterator[Text]:
+    """The report as lines no wider than `width` where anything can be shortened."""
+    yield from _flowed(_header(report), width)
+    yield from _warnings(report, width)
+    yield Text()
+    for verdict in (Verdict.LEAK, Verdict.POSSIBLE, Verdict.INCONCLUSIVE, Verdict.YOUNG):
+        yield from _full_sites(report.sites_with(verdict), width, full_stacks)
+    yield from _held(report, width)
+    yield from _clean(report, width)
+    yield from _failures(report.failures, width)
+    yield from _processes(report, width)
+    yield from _limits(report.limits)
+
+
+# the header
+
+
+def _header(report: Report) -> Sequence[Text]:
+    trace, host = report.trace, report.host
+    removed = trace.removed.get(Cause.RM_WATCH, 0)
+    otherwise = sum(trace.removed.values()) - removed
+    counts = f"{trace.added:,} added  {removed:,} removed  {otherwise:,} gone otherwise  "
+    lost = Text(f"{trace.lost:,} lost", "bold red" if trace.lost else "")
+    equal = (
+        Text("ledger = kernel", "green") if trace.complete else Text("ledger ≠ kernel", "bold red")
+    )
+    return (
+        Text.assemble(("inotrace", "bold"), f"  {duration(trace.seconds)}"),
+        Text(f"{printable(host.kernel)}, {host.mode}"),
+        Text(counts).append_text(lost),
+        equal,
+    )
+
+
+def _flowed(parts: Sequence[Text], width: int) -> Iterator[Text]:
+    """The parts on one line, or on several when they do not fit."""
+    line = Text()
+    for part in parts:
+        if line and line.cell_len + 3 + part.cell_len > width:
+            yield line
+            line = Text("          ")
+        elif line:
+            line.append("   ")
+        line.append_text(part)
+    yield line
+
+
+def _warnings(report: Report, width: int) -> Iterator[Text]:
+    trace = report.trace
+    if trace.lost > trace.healed:
+        unhealed = counted(trace.lost - trace.healed, "record")
+        yield from _wrapped(
+            f"{unhealed} did not fit the buffers: what is live is exact, what was counted and "
+            "by whom is not. The verdicts are inconclusive.",
+            width,
+        )
+    if not trace.complete:
+        yield from _wrapped(
+            "The ledger could not be verified against the kernel's list at the end: "
+            "the verdicts are inconclusive.",
+            width,
+        )
+
+
+def _wrapped(sentence: str, width: int) -> Iterator[Text]:
+    line = ""
+    for word in sentence.split():
+        if line and len(line) + 1 + len(word) > max(width, 40):
+            yield Text(line, "yellow")
+            line = word
+        else:
+            line = f"{line} {word}".lstrip()
+    yield Text(line, "yellow")
+
+
+# sites
+
+
+def _full_sites(sites: Sequence[SiteRow], width: int, full_stacks: bool) -> Iterator[Text]:
+    for site in sites[:_SITES_SHOWN]:
+        yield _label(site.verdict, _headline(site))
+        yield from _stack_lines(site.stack, width, full_stacks)
+        for i, evidence in enumerate(site.evidence):
+            yield Text(f"  {'why' if i == 0 else '':<5} {evidence.text}")
+        yield from _where(site.targets, width)
+        yield Text()
+    if len(sites) > _SITES_SHOWN:
+        rest = sites[_SITES_SHOWN:]
+        watches = counted(sum(site.live for site in rest), "watch", "watches")
+        yield _label(rest[0].verdict, f"{watches} in {len(rest):,} more places: -f json lists all")
+        yield Text()
+
+
+def _label(verdict: Verdict, text: str) -> Text:
+    return Text.assemble((f"{_LABELS[verdict]:<{_LABEL}}", _STYLES[verdict]), text)
+
+
+def _headline(site: SiteRow) -> str:
+    live = counted(site.live, "watch", "watches")
+    removed = sum(site.removed.values())
+    fate = "none ever removed" if not removed else f"{removed:,} of {site.added:,} were removed"
+    if not site.added:
+        fate = "not seen being added"
+    return f"{live}, one place in {_where_in(site)}, {fate}"
+
+
+def _where_in(site: SiteRow) -> str:
+    comm = printable(site.comm)
+    if not site.pids:
+        return comm
+    if len(site.pids) == 1:
+        return f"{comm}[{site.pids[0]}]"
+    return f"{comm} ({len(site.pids):,} processes)"
+
+
+def _stack_lines(stack: Stack, width: int, full_stacks: bool) -> Iterator[Text]:
+    if not stack.frames:
+        yield Text(f"{'':<{_LABEL}}stack missing: {printable(stack.reason)}", "yellow")
+        return
+    frames = stack.frames if full_stacks else own_frames(stack)[:_FRAMES_SHOWN]
+    rows = [frame_columns(frame) for frame in frames]
+    column = max(len(function) for function, _ in rows)
+    for i, (function, place) in enumerate(rows):
+        name = shortened(function, max(width - _LABEL - 20, 20))
+        line = Text(f"{'':<{_LABEL}}")
+        line.append(name.ljust(min(column, max(width - _LABEL - 20, 20))), "bold" if i == 0 else "")
+        line.append(f"  {shortened(place, max(width - line.cell_len - 2, 10))}", "dim")
+        yield line
+    yield from _stack_rest(stack, len(frames))
+
+
+def _stack_rest(stack: Stack, shown: int) -> Iterator[Text]:
+    hidden = len(stack.frames) - shown
+    if hidden:
+        frames = counted(hidden, "more frame")
+        yield Text(f"{'':<{_LABEL}}+ {frames} of runtime and library   --full-stacks", "dim")
+    if stack.state is StackState.TRUNCATED:
+        yield Text(f"{'':<{_LABEL}}callers unknown: {printable(stack.reason)}", "dim")
+
+
+def frame_columns(frame: Frame) -> tuple[str, str]:
+    """A frame as two columns: the function, and where it is."""
+    module = printable((frame.module or b"?").rpartition(b"/")[2])
+    if frame.function is None:
+        return f"{module}+{frame.offset:#x}", ""
+    if frame.file is not None:
+        return printable(frame.function), f"{printable(frame.file)}:{frame.line}"
+    return printable(frame.function), module
+
+
+def _where(targets: Sequence[TargetRow], width: int) -> Iterator[Text]:
+    named = [target for target in targets if target.path is not None]
+    if not named:
+        return
+    more = f"   and {len(targets) - 1:,} more" if len(targets) > 1 else ""
+    path = shortened(printable(named[0].path or b""), max(width - 8 - len(more), 20))
+    yield Text(f"  where {path}{more}")
+    gone = sum(target.state == "gone" for target in targets)
+    if gone:
+        yield Text(f"        {gone:,} of {len(targets):,} paths no longer exist")
+
+
+def _held(report: Report, width: int) -> Iterator[Text]:
+    sites = report.sites_with(Verdict.HELD)
+    live = sum(site.live for site in sites)
+    if not live and not report.baseline:
+        return
+    before = f", {report.baseline:,} from before the trace" if report.baseline else ""
+    places = f", {counted(len(sites), 'place')}" if sites else ""
+    watches = counted(live + report.baseline, "watch", "watches")
+    yield _label(Verdict.HELD, f"{watches}{places}{before}")
+    yield from _brief(sites, [site.live for site in sites], width)
+
+
+def _clean(report: Report, width: int) -> Iterator[Text]:
+    sites = report.sites_with(Verdict.CLEAN)
+    if sites:
+        added = sum(site.added for site in sites)
+        yield _label(Verdict.CLEAN, f"{added:,} added and removed, {counted(len(sites), 'place')}")
+        yield from _brief(sites, [site.added for site in sites], width)
+    elif not report.sites and not report.trace.added:
+        yield _label(Verdict.CLEAN, "no watch was added during the trace")
+
+
+def _brief(sites: Sequence[SiteRow], numbers: Sequence[int], width: int) -> Iterator[Text]:
+    shown = list(zip(sites, numbers))[:_BRIEF_SITES_SHOWN]
+    rows = [(f"{number:,}", *_brief_place(site), _why(site)) for site, number in shown]
+    columns = (
+        Column(right=True),
+        Column(shrink=True),
+        Column(shrink=True, style="dim"),
+        Column(shrink=True, style="dim"),
+    )
+    yield from aligned(rows, columns, width, indent=_LABEL)
+    if len(sites) > len(shown):
+        yield Text(f"{'':<{_LABEL}}and {counted(len(sites) - len(shown), 'more place')}", "dim")
+
+
+def _brief_place(site: SiteRow) -> tuple[str, str]:
+    if not site.stack.frames:
+        return f"stack missing: {printable(site.stack.reason)}", _where_in(site)
+    return frame_columns(own_frames(site.stack)[0])[0], _where_in(site)
+
+
+def _why(site: SiteRow) -> str:
+    return site.evidence[0].text if site.evidence and site.verdict is Verdict.HELD else ""
+
+
+# the rest
+
+
+def _failures(failures: Sequence[FailureRow], width: int) -> Iterator[Text]:
+    if not failures:
+        return
+    yield Text()
+    total = counted(sum(failure.count for failure in failures), "failed call")
+    yield Text.assemble((f"{'FAILED':<{_LABEL}} ", "bold"), total)
+    rows = [
+        (
+            f"{failure.count:,}",
+            f"{failure.call} {failure.errno}",
+            f"{printable(failure.comm)}[{failure.pid}]",
+            failure.explanation,
+        )
+        for failure in failures[:_FAILURES_SHOWN]
+    ]
+    columns = (Column(right=True), Column(), Column(), Column(shrink=True, style="dim"))
+    yield from aligned(rows, columns, width, indent=_LABEL)
+
+
+def _processes(report: Report, width: int) -> Iterator[Text]:
+    if not report.processes:
+        return
+    yield Text()
+    shown = report.processes[:_PROCESSES_SHOWN]
+    header = ("PID", "COMMAND", "LIVE", "BEFORE", "ADDED", "REMOVED", "INSTANCES", "VERDICT")
+    right, left = Column(right=True), Column()
+    columns = (right, Column(shrink=True), right, right, right, right, right, left)
+    rows = [process_columns(process) for process in shown]
+    yield from aligned(rows, columns, width, header=header)
+    if len(report.processes) > len(shown):
+        more = counted(len(report.processes) - len(shown), "more process", "more processes")
+        yield Text(f"and {more}", "dim")
+
+
+def process_columns(process: ProcessRow) -> tuple[str, ...]:
+    """A process as the columns of the final table."""
+    return (
+        str(process.pid),
+        printable(process.comm),
+        f"{process.live:,}",
+        f"{process.baseline:,}",
+        f"{process.added:,}",
+        f"{sum(process.removed.values()):,}",
+        f"{process.instances:,}",
+        _process_verdict(process),
+    )
+
+
+def _process_verdict(process: ProcessRow) -> str:
+    if process.leaked:
+        return f"{process.leaked:,} leaked"
+    return "holds" if process.live else "clean"
+
+
+def _limits(limits: Iterable[UserLimits]) -> Iterator[Text]:
+    first: Text | None = Text()
+    for user in limits:
+        if first is not None:
+            yield first
+            first = None
+        yield Text(limit_sentence(user))
+
+
+def limit_sentence(user: UserLimits) -> str:
+    """How much of the two limits a user has."""
+    return (
+        f"{printable(user.user)} has {user.watches.used:,} of {user.watches.limit:,} watches "
+        f"and {user.instances.used:,} of {user.instances.limit:,} instances"
+    )
