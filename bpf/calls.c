@@ -22,16 +22,14 @@ static __always_inline void announce(void *ctx, u32 tgid, u32 exec_id)
 
 static __always_inline void describe_caller(struct call_event *event, u64 task)
 {
-	u64 leader = read_u64(task + OFF_TASK_STRUCT_GROUP_LEADER);
 	u64 id = bpf_get_current_pid_tgid();
 
 	event->head.tgid = id >> 32;
 	event->tid = id;
-	event->uid = bpf_get_current_uid_gid();
-	event->birth = read_u64(leader + OFF_TASK_STRUCT_START_BOOTTIME);
+	event->uid = effective_uid(task);
+	event->birth = birth_of(task);
 	event->exec_id = read_u32(task + OFF_TASK_STRUCT_SELF_EXEC_ID);
-	bpf_probe_read_kernel(event->comm, sizeof(event->comm),
-			      (void *)(leader + OFF_TASK_STRUCT_COMM));
+	read_comm(event->comm, task);
 }
 
 static __always_inline void identify_instance(struct call_event *event, u64 task)
@@ -74,7 +72,7 @@ static __always_inline int finish_call(struct sys_exit *ctx, u32 op)
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	u64 task = bpf_get_current_task();
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	bool wanted = in_scope(tgid);
+	bool wanted = in_scope(task, tgid);
 	struct call_scratch *s;
 	struct call_event *event;
 	u32 used = 0;

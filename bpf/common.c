@@ -10,7 +10,10 @@
 #include "wire.h"
 
 #ifndef FILTER_UID
-#define FILTER_UID	(-1)	/* trace this real uid only */
+#define FILTER_UID	(-1)	/* trace this effective uid only: whom inotify charges */
+#endif
+#ifndef FILTER_NAME
+#define FILTER_NAME	{}	/* trace processes whose comm contains these bytes */
 #endif
 #ifndef SCOPED
 #define SCOPED		0	/* trace the processes listed in scope only */
@@ -84,13 +87,45 @@ static __always_inline u64 inotify_fops(void)
 	return known ? known->inotify_fops : 0;
 }
 
-static __always_inline bool in_scope(u32 tgid)
+static __always_inline u32 effective_uid(u64 task)
 {
-	if (FILTER_UID != -1 && (u32)bpf_get_current_uid_gid() != (u32)FILTER_UID)
-		return false;
+	return read_u32(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_EUID);
+}
+
+/* the name of the process; that of a thread may be another */
+static __always_inline void read_comm(char *comm, u64 task)
+{
+	u64 leader = read_u64(task + OFF_TASK_STRUCT_GROUP_LEADER);
+
+	bpf_probe_read_kernel(comm, COMM_LEN, (void *)(leader + OFF_TASK_STRUCT_COMM));
+}
+
+static __always_inline bool has_wanted_name(u64 task)
+{
+	const char wanted[] = FILTER_NAME;
+	char comm[COMM_LEN] = {};
+	int at, i;
+
+	if (!sizeof(wanted))
+		return true;
+	read_comm(comm, task);
+	for (at = 0; at + sizeof(wanted) < COMM_LEN; at++) {
+		for (i = 0; i < sizeof(wanted); i++)
+			if (comm[at + i] != wanted[i])
+				break;
+		if (i == sizeof(wanted))
+			return true;
+	}
+	return false;
+}
+
+static __always_inline bool in_scope(u64 task, u32 tgid)
+{
 	if (SCOPED && !scope.lookup(&tgid))
 		return false;
-	return true;
+	if (FILTER_UID != -1 && effective_uid(task) != (u32)FILTER_UID)
+		return false;
+	return has_wanted_name(task);
 }
 
 /* the fd table of the task: number of slots and address of the first */

@@ -34,17 +34,17 @@ class Filter:
 
     pids: frozenset[int] = frozenset()
     uid: int | None = None
-    name: bytes | None = None
+    name: bytes = b""
 
     def scope(self, *, stacks: bool = True, removal_stacks: bool = False) -> Scope:
-        """What of it the kernel side applies."""
+        """The same for the kernel side."""
         return Scope(
-            pids=self.pids or None, uid=self.uid, stacks=stacks, removal_stacks=removal_stacks
+            pids=self.pids or None,
+            uid=self.uid,
+            name=self.name,
+            stacks=stacks,
+            removal_stacks=removal_stacks,
         )
-
-    def admits(self, comm: bytes) -> bool:
-        """What of it is applied in user space."""
-        return self.name is None or self.name in comm
 
 
 class Session:
@@ -121,10 +121,10 @@ class Session:
 
     def _apply(self, events: Iterable[Traced]) -> None:
         for _, event, stack in events:
-            if not isinstance(event, CallEvent):
-                self._ledger.apply_last(event)
-            elif self._filter.admits(event.comm):
+            if isinstance(event, CallEvent):
                 self._ledger.apply(event, stack)
+            else:
+                self._ledger.apply_last(event)
 
     def _in_scope(self) -> Callable[[Holder], bool]:
         if self._follows:
@@ -136,9 +136,9 @@ class Session:
         wanted = self._filter
         if wanted.pids and row.tgid not in wanted.pids:
             return False
-        if wanted.uid is None and wanted.name is None:
+        if wanted.uid is None and not wanted.name:
             return True
         facts = self._processes.meet(row.tgid)
         if facts is None:
             return False
-        return wanted.uid in (None, facts.uid) and wanted.admits(facts.comm)
+        return wanted.uid in (None, facts.uid) and wanted.name in facts.comm

@@ -79,9 +79,7 @@ def _stream(
     def show(events: Iterable[Traced]) -> None:
         nonlocal printed
         for _, event, call_stack in events:
-            if not isinstance(event, CallEvent) or not filter_.admits(event.comm):
-                continue
-            if only_failed and event.ret >= 0:
+            if not isinstance(event, CallEvent) or (only_failed and event.ret >= 0):
                 continue
             out.append(printer.call(event, call_stack))
             printed += 1

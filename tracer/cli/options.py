@@ -7,7 +7,8 @@ from typing import Any, Callable, TypeVar
 
 import click
 
-from tracer.errors import EXIT_LEAK, InotraceError
+from tracer.core.wire import COMM_BYTES_MAX
+from tracer.errors import EXIT_LEAK, EXIT_USAGE, InotraceError
 from tracer.session import Filter
 from tracer.targets.users import user_id
 
@@ -42,13 +43,19 @@ def filter_options(function: _Function) -> _Function:
 
 def chosen_filter(pids: tuple[int, ...], user: str | None, name: str | None) -> Filter:
     """Raises InotraceError for a process that is not there or a user nobody knows."""
+    comm = os.fsencode(name or "")
+    if len(comm) > COMM_BYTES_MAX:
+        raise InotraceError(
+            f"-n {name}: the kernel keeps {COMM_BYTES_MAX} bytes of a command's name, give a part",
+            exit_code=EXIT_USAGE,
+        )
     for pid in pids:
         if not os.path.exists(f"/proc/{pid}"):
             raise InotraceError(f"no process {pid}: it may have ended; see 'inotrace ls'")
     return Filter(
         pids=frozenset(pids),
         uid=user_id(user) if user is not None else None,
-        name=os.fsencode(name) if name is not None else None,
+        name=comm,
     )
 
 

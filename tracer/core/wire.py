@@ -17,6 +17,9 @@ LAST = struct.Struct("=IIQQQQII")
 HOLDER = struct.Struct("=QQQqqqqIIIIII")
 ARRIVAL = struct.Struct("=II")
 
+# a comm of 16 bytes ends in a NUL
+COMM_BYTES_MAX = 15
+
 _FRAME_BYTES = 8
 _CALLS = frozenset({int(Op.INIT), int(Op.ADD), int(Op.RM)})
 

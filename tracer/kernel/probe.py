@@ -33,12 +33,13 @@ class Scope:
     What the kernel side lets through.
 
     `pids` None is every process, otherwise the traced processes; with `follow`, their
-    descendants as well. `uid` is a real user id or None. `stacks` are collected for adds and new
-    instances, with `removal_stacks` for removals too.
+    descendants as well. `uid` is an effective user id or None, `name` a part of a comm. `stacks`
+    are collected for adds and new instances, with `removal_stacks` for removals too.
     """
 
     pids: frozenset[int] | None = None
     uid: int | None = None
+    name: bytes = b""
     follow: bool = False
     stacks: bool = True
     removal_stacks: bool = False
@@ -221,6 +222,8 @@ def _tunables(scope: Scope) -> list[str]:
     ]
     if scope.uid is not None:
         tunables.append(f"-DFILTER_UID={scope.uid}")
+    if scope.name:
+        tunables.append(f"-DFILTER_NAME={{{','.join(map(str, scope.name))}}}")
     return tunables
 
 

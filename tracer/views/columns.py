@@ -32,7 +32,7 @@ def aligned(
 ) -> Iterator[Text]:
     """One line a row, at most `width` cells wide if the columns that may shrink allow it."""
     heads = [header] if header is not None else []
-    widths = [max(map(cell_len, texts)) for texts in zip(*heads, *rows)]
+    widths = [max(map(cell_len, texts)) for texts in zip(*heads, *rows)] or [0] * len(columns)
     _shrink(widths, columns, width - indent - _GAP * (len(columns) - 1))
     if header is not None:
         yield _line(header, columns, widths, indent, bold=True)

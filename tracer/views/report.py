@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from tracer.core.accounts import Cause
@@ -131,7 +132,7 @@ def _full_sites(sites: Sequence[SiteRow], width: int, full_stacks: bool) -> Iter
 
 
 def _label(verdict: Verdict, text: str) -> Text:
-    return Text.assemble((f"{_LABELS[verdict]:<{_LABEL}}", _STYLES[verdict]), text)
+    return Text.assemble((f"{_LABELS[verdict]:<{_LABEL - 1}} ", _STYLES[verdict]), text)
 
 
 def _headline(site: SiteRow) -> str:
@@ -158,12 +159,14 @@ def _stack_lines(stack: Stack, width: int, full_stacks: bool) -> Iterator[Text]:
         return
     frames = stack.frames if full_stacks else own_frames(stack)[:_FRAMES_SHOWN]
     rows = [frame_columns(frame) for frame in frames]
-    column = max(len(function) for function, _ in rows)
+    room = max(width - _LABEL - 20, 20)
+    column = min(max(cell_len(function) for function, _ in rows), room)
     for i, (function, place) in enumerate(rows):
-        name = shortened(function, max(width - _LABEL - 20, 20))
+        name = shortened(function, room)
         line = Text(f"{'':<{_LABEL}}")
-        line.append(name.ljust(min(column, max(width - _LABEL - 20, 20))), "bold" if i == 0 else "")
+        line.append(name + " " * (column - cell_len(name)), "bold" if i == 0 else "")
         line.append(f"  {shortened(place, max(width - line.cell_len - 2, 10))}", "dim")
+        line.rstrip()
         yield line
     yield from _stack_rest(stack, len(frames))
 
