@@ -21,7 +21,11 @@ _NO_CALL = missing("not a call")
 
 
 class Feed:
-    """Use as a context manager. `processes` learns of each process as soon as it is seen."""
+    """
+    Use as a context manager; nothing comes before `attach`.
+
+    `processes` learns of each process as soon as it is seen.
+    """
 
     def __init__(self, scope: Scope, stacks: StackResolver, processes: ProcessTable) -> None:
         self._stacks = stacks
@@ -33,17 +37,16 @@ class Feed:
         except BaseException:
             self.probe.close()
             raise
-        try:
-            self.probe.attach()
-        except BaseException:
-            self.close()
-            raise
 
     def __enter__(self) -> Feed:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def attach(self) -> None:
+        """Start tracing. Raises InotraceError if the kernel refuses."""
+        self.probe.attach()
 
     def close(self) -> None:
         self._stream.close()

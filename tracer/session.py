@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Callable
 
 from tracer.core.events import CallEvent
 from tracer.core.ledger import Ledger
-from tracer.core.order import Traced
+from tracer.core.order import SLACK_NS, Traced
 from tracer.core.report import Report
 from tracer.core.walk import Walk
 from tracer.core.wire import Holder
@@ -74,7 +73,10 @@ class Session:
         self._snapshots = Snapshots(self._ledger, self._processes, older_s=older_s)
         self._next_walk = 0.0
         try:
-            self.reconcile()
+            # twice: what the first walk finds, and is then updated, is not mistaken for an add
+            self._reconcile(baseline=True)
+            self._feed.attach()
+            self._reconcile(baseline=True)
         except BaseException:
             self._feed.close()
             raise
@@ -92,13 +94,13 @@ class Session:
             if events:
                 self._ledger.forget_removals(events[-1].ts)
         if time.monotonic() >= self._next_walk:
-            self.reconcile()
+            self._reconcile()
 
-    def reconcile(self) -> Walk:
-        """Make the ledger equal to the kernel's own list, and return that list."""
-        walk = walk_kernel(self._feed.probe, self._in_scope())
-        self._apply(self._feed.all_until(walk.ended))
-        self._ledger.reconcile(walk)
+    def _reconcile(self, baseline: bool = False) -> Walk:
+        walk = walk_kernel(self._feed.probe, self._in_scope)
+        # a call that took effect under the walk may end a moment after it
+        self._apply(self._feed.all_until(walk.ended + SLACK_NS))
+        self._ledger.reconcile(walk, baseline=baseline)
         self._ledger.forget_removals(walk.began)
         self._snapshots.saw(walk)
         took = (walk.ended - walk.began) / 1e9
@@ -115,7 +117,7 @@ class Session:
 
     def finish(self) -> Report:
         """Reconcile a last time, check that it took, and judge."""
-        walk = self.reconcile()
+        walk = self._reconcile()
         complete = not walk.unread and not self._ledger.difference(walk)
         return self._snapshots.judged(self._feed.probe.counters(), complete)
 
@@ -126,11 +128,11 @@ class Session:
             else:
                 self._ledger.apply_last(event)
 
-    def _in_scope(self) -> Callable[[Holder], bool]:
+    def _in_scope(self, rows: Iterable[Holder]) -> list[Holder]:
         if self._follows:
             pids = self._feed.probe.scope_pids()
-            return lambda row: row.tgid in pids
-        return self._matches
+            return [row for row in rows if row.tgid in pids]
+        return [row for row in rows if self._matches(row)]
 
     def _matches(self, row: Holder) -> bool:
         wanted = self._filter

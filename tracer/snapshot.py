@@ -25,7 +25,7 @@ from tracer.core.report import (
     Use,
     UserLimits,
 )
-from tracer.core.stack import Stack, missing
+from tracer.core.stack import missing
 from tracer.core.verdict import Evidence, Judgement, SiteHistory, Verdict, judge
 from tracer.core.walk import Walk
 from tracer.kernel.probe import Counters
@@ -233,7 +233,7 @@ class Snapshots:
             ),
             watches=len(account.watches),
             queued=account.queued,
-            opened_by=site_id(site.stack, site.comm) if site is not None else None,
+            opened_by=site_id(site) if site is not None else None,
         )
 
     def _comm(self, process: Process) -> bytes:
@@ -247,7 +247,7 @@ class Snapshots:
         self, site: Site, judgement: Judgement, targets: tuple[TargetRow, ...]
     ) -> SiteRow:
         return SiteRow(
-            id=site_id(site.stack, site.comm),
+            id=site_id(site),
             verdict=judgement.verdict,
             comm=site.comm,
             pids=tuple(sorted({target.pid for target in targets})),
@@ -266,7 +266,7 @@ class Snapshots:
         stack = missing("inotrace did not see them being added")
         text = "found in the kernel's list: the call was lost, or made in 32-bit mode"
         return SiteRow(
-            id=site_id(stack, comm),
+            id=site_id(Site(Op.ADD, stack, comm, owner.process)),
             verdict=Verdict.INCONCLUSIVE,
             comm=comm,
             pids=(owner.process.pid,),
@@ -295,10 +295,10 @@ class Snapshots:
         )
 
 
-def site_id(stack: Stack, comm: bytes) -> str:
+def site_id(site: Site) -> str:
     """Twelve hexadecimal digits that are the same for the same place in every trace."""
-    place = repr((comm, stack.identity, stack.reason if not stack.frames else ""))
-    return sha256(place.encode()).hexdigest()[:12]
+    place = site.op, site.comm, site.process, site.stack.identity or site.stack.reason
+    return sha256(repr(place).encode()).hexdigest()[:12]
 
 
 def _unjudged() -> Judgement:

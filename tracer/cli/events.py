@@ -85,6 +85,7 @@ def _stream(
             printed += 1
 
     with stop_on_signals() as stop, Feed(scope, stacks, ProcessTable()) as feed:
+        feed.attach()
         out.append(printer.header())
         ends = time.monotonic() + duration if duration is not None else float("inf")
         while not stop.requested and time.monotonic() < ends:

@@ -34,13 +34,19 @@ class Origin(str, enum.Enum):
 
 
 class Site:
-    """A place in the code that adds watches, with what came of them."""
+    """
+    A place in the code that adds watches or opens instances, with what came of the watches.
 
-    __slots__ = ("added", "comm", "freed_by_exit", "live", "removed", "stack")
+    `op` is what it does. `process` is set where there are no frames to know the place by.
+    """
 
-    def __init__(self, stack: Stack, comm: bytes) -> None:
+    __slots__ = ("added", "comm", "freed_by_exit", "live", "op", "process", "removed", "stack")
+
+    def __init__(self, op: int, stack: Stack, comm: bytes, process: Process | None) -> None:
+        self.op = op
         self.stack = stack
         self.comm = comm
+        self.process = process
         self.added = 0
         self.live = 0
         self.freed_by_exit = 0
@@ -79,7 +85,7 @@ class Watch:
     One live watch.
 
     `touched` is the time of the last event that spoke of it: what a walk older than that says
-    does not count.
+    does not count. `at_exit` is when a holder last ended with the watch still there.
     """
 
     __slots__ = (
@@ -115,16 +121,22 @@ class Watch:
         self.target = target
         self.added_at = added_at
         self.touched = added_at
-        self.at_exit = False
+        self.at_exit = 0
 
 
 class InstanceAccount:
-    """One live instance and its watches by descriptor."""
+    """
+    One live instance and its watches by descriptor.
+
+    `holders` are as the last walk found them, before that the opener; `ended_holders` are those
+    that ended with watches on it, at the latest at `last_exit_at`.
+    """
 
     __slots__ = (
-        "exit_told",
+        "ended_holders",
         "holders",
         "instance",
+        "last_exit_at",
         "opened_at",
         "opener",
         "opening_site",
@@ -142,7 +154,8 @@ class InstanceAccount:
         self.queued = 0
         self.watches: dict[int, Watch] = {}
         self.removed_at: dict[int, int] = {}
-        self.exit_told = False
+        self.ended_holders: set[Process] = set()
+        self.last_exit_at = 0
 
 
 class Failure(NamedTuple):

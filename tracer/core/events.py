@@ -103,6 +103,10 @@ class LastEvent(NamedTuple):
     truncated: bool
 
     @property
+    def process(self) -> Process:
+        return Process(self.tgid, self.birth)
+
+    @property
     def instance(self) -> Instance:
         return Instance(self.group, self.gen)
 
@@ -133,6 +137,7 @@ _MASK_NAMES = (
     (0x80000000, "IN_ONESHOT"),
 )
 _IN_ALL_EVENTS = 0x00000FFF
+IN_MASK_ADD = 0x20000000
 _INIT_FLAG_NAMES = ((0o4000, "IN_NONBLOCK"), (0o2000000, "IN_CLOEXEC"))
 
 

@@ -21,7 +21,7 @@ from tracer.core.accounts import (
     Totals,
     Watch,
 )
-from tracer.core.events import CallEvent, Instance, LastEvent, Op, Process
+from tracer.core.events import IN_MASK_ADD, CallEvent, Instance, LastEvent, Op, Process
 from tracer.core.stack import Stack
 from tracer.core.walk import HolderFd, KernelWatch, Walk
 
@@ -90,12 +90,13 @@ class Ledger:
         account = self.instances.get(event.instance)
         if account is None:
             return
-        account.exit_told = True
+        account.ended_holders.add(event.process)
+        account.last_exit_at = max(account.last_exit_at, event.ts)
         self.totals.exits_truncated += event.truncated
         for wd in event.wds:
             watch = account.watches.get(wd)
             if watch is not None:
-                watch.at_exit = True
+                watch.at_exit = event.ts
 
     def forget_removals(self, before: int) -> None:
         """Drop the memory of removals that no late event can contradict any more."""
@@ -114,9 +115,11 @@ class Ledger:
     def _add(self, event: CallEvent, process: ProcessAccount, stack: Stack) -> None:
         account = self._instance(event.instance, event.ts)
         watch = account.watches.get(event.wd)
-        if watch is not None:
+        if watch is not None and _was_found_first(watch, event):
+            self._disown(account, watch)
+        elif watch is not None:
             watch.touched = max(watch.touched, event.ts)
-            watch.mask = event.arg
+            watch.mask = event.arg | (watch.mask if event.arg & IN_MASK_ADD else 0)
             process.updated += 1
             self.totals.updated += 1
             return
@@ -173,18 +176,19 @@ class Ledger:
                     unlisted.append((key, wd, kernel_watch))
         return Difference(closed, tuple(gone), tuple(unlisted))
 
-    def reconcile(self, walk: Walk) -> Difference:
+    def reconcile(self, walk: Walk, *, baseline: bool = False) -> Difference:
         """
         Make the ledger say what the kernel says; returns what had to change.
 
-        Call it with all events up to ``walk.ended`` applied. The first walk is the baseline.
+        Call it with all events up to ``walk.ended`` applied. What the first walk finds, or one
+        with `baseline`, was there before the trace.
         """
         change = self.difference(walk)
         for account in change.closed:
             self._close(account)
         for account, watch in change.gone:
             self._leave(account, watch, Cause.UNKNOWN)
-        origin = Origin.UNKNOWN if self._has_baseline else Origin.BASELINE
+        origin = Origin.BASELINE if baseline or not self._has_baseline else Origin.UNKNOWN
         for key, wd, kernel_watch in change.unlisted:
             self._adopt(walk, key, wd, kernel_watch, origin)
         self._has_baseline = True
@@ -192,10 +196,13 @@ class Ledger:
         return change
 
     def _close(self, account: InstanceAccount) -> None:
+        # a holder that closed it by itself has told no end
+        holders = {holder.process for holder in account.holders}
+        by_exit = bool(account.last_exit_at) and holders <= account.ended_holders
         for watch in list(account.watches.values()):
-            if not account.exit_told:
+            if not by_exit:
                 self._leave(account, watch, Cause.CLOSED)
-            elif not watch.at_exit:
+            elif watch.at_exit != account.last_exit_at:
                 self._leave(account, watch, Cause.UNKNOWN)
             elif self._keep_freed_by_exit and watch.origin is Origin.TRACED:
                 del account.watches[watch.wd]
@@ -251,6 +258,11 @@ class Ledger:
             watch.site.live -= 1
             watch.site.removed[cause] += 1
 
+    def _disown(self, account: InstanceAccount, watch: Watch) -> None:
+        """Take back the adoption of a watch whose call has now been seen."""
+        del account.watches[watch.wd]
+        watch.owner.live -= 1
+
     def _instance(self, key: Instance, now: int) -> InstanceAccount:
         account = self.instances.get(key)
         if account is None:
@@ -270,16 +282,21 @@ class Ledger:
         if found is not None:
             return found[1]
         # without frames there is no place in the code to share: keep processes apart
-        place: object = stack.identity or (stack.reason, event.process)
-        key = (event.op, event.comm, place)
+        process = None if stack.frames else event.process
+        key = (event.op, event.comm, process, stack.identity or stack.reason)
         site = self.sites.get(key)
         if site is None:
-            site = self.sites[key] = Site(stack, event.comm)
+            site = self.sites[key] = Site(event.op, stack, event.comm, process)
         if len(self._sites_by_stack) >= _QUICK_SITES_MAX:
             self._sites_by_stack.clear()
         # with the stack itself, since an id is only unique while its object lives
         self._sites_by_stack[quick] = stack, site
         return site
+
+
+def _was_found_first(watch: Watch, event: CallEvent) -> bool:
+    """Whether a walk found the watch while the call that adds it was still running."""
+    return watch.origin is Origin.UNKNOWN and event.ts - watch.added_at < _REMEMBER_NS
 
 
 def _last_touched(account: InstanceAccount) -> int:

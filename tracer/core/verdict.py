@@ -81,7 +81,7 @@ def judge(site: SiteHistory) -> Judgement:
         verdict = Verdict.POSSIBLE
     evidence.append(_removals(removed, len(old)))
     if site.freed_by_exit:
-        evidence.append(_freed_by_exit(site.freed_by_exit))
+        evidence.append(_freed_by_exit(site.freed_by_exit, len(site.live_added_at)))
     return Judgement(verdict, tuple(evidence))
 
 
@@ -133,9 +133,11 @@ def _plateau(old: Sequence[int], end: int) -> Evidence:
     return Evidence("plateau", f"did not grow in the last {quiet}")
 
 
-def _freed_by_exit(number: int) -> Evidence:
-    what = "it was" if number == 1 else f"{number:,} were"
-    return Evidence("freed_only_by_exit", f"{what} freed only by the exit of the process")
+def _freed_by_exit(number: int, live: int) -> Evidence:
+    which = "all were" if number == live else f"{number:,} of {live:,} were"
+    if live == 1:
+        which = "it was"
+    return Evidence("freed_only_by_exit", f"{which} freed only by the exit of the process")
 
 
 def duration(seconds: float) -> str:

@@ -24,15 +24,17 @@ _ATTEMPTS = 3
 _Reading = tuple[int, Mapping[int, KernelWatch]]
 
 
-def walk_kernel(probe: Probe, in_scope: Callable[[Holder], bool]) -> Walk:
+def walk_kernel(probe: Probe, in_scope: Callable[[list[Holder]], list[Holder]]) -> Walk:
     """
     Every instance that a process in scope holds, with its watches.
+
+    `in_scope` picks the rows of those processes.
 
     Raises InotraceError if the kernel refuses the iterator.
     """
     began = time.monotonic_ns()
     rows = probe.holders()
-    wanted = {_key(row) for row in rows if in_scope(row)}
+    wanted = {_key(row) for row in in_scope(rows)}
     readings: dict[Instance, _Reading] = {}
     for _ in range(_ATTEMPTS):
         missing = [row for row in rows if _key(row) in wanted - readings.keys()]

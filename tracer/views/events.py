@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from tracer.core.events import CallEvent, Op, errno_name, init_flag_names, mask_names
@@ -63,7 +64,8 @@ class Lines:
         self._width = width
 
     def header(self) -> str:
-        return _COLUMNS.format("TIME", "PID", "COMMAND", "CALL", "FD", "RESULT", "DETAILS") + "\n"
+        head = _COLUMNS.format("TIME", "PID", "COMMAND", "CALL", "FD", "RESULT", "DETAILS")
+        return self._fitted(head)
 
     def call(self, event: CallEvent, stack: Stack) -> str:
         line = _COLUMNS.format(
@@ -75,12 +77,15 @@ class Lines:
             _result(event),
             _details(event),
         )
-        if self._width is not None:
-            line = shortened(line, self._width)
-        return line.rstrip() + "\n" + (_stack_text(stack) if self._stacks else "")
+        stack_lines = _stack_lines(stack) if self._stacks else ()
+        return "".join(map(self._fitted, (line, *stack_lines)))
 
     def footer(self, printed: int, lost: int) -> str:
         return ""
+
+    def _fitted(self, line: str) -> str:
+        fitted = line if self._width is None else shortened(line, self._width)
+        return fitted.rstrip() + "\n"
 
 
 class JsonLines:
@@ -159,10 +164,11 @@ def _details(event: CallEvent) -> str:
     return f"{path}  {'|'.join(mask_names(event.arg))}"
 
 
-def _stack_text(stack: Stack) -> str:
+def _stack_lines(stack: Stack) -> Iterator[str]:
     if not stack.frames:
-        return f"{_FRAME_INDENT}stack missing: {printable(stack.reason)}\n"
-    lines = ["  ".join(filter(None, frame_columns(frame))) for frame in stack.frames]
+        yield f"{_FRAME_INDENT}stack missing: {printable(stack.reason)}"
+        return
+    for frame in stack.frames:
+        yield _FRAME_INDENT + "  ".join(filter(None, frame_columns(frame)))
     if stack.reason:
-        lines.append(f"callers unknown: {printable(stack.reason)}")
-    return "".join(f"{_FRAME_INDENT}{line}\n" for line in lines)
+        yield f"{_FRAME_INDENT}callers unknown: {printable(stack.reason)}"

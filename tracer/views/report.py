@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from rich.cells import cell_len
@@ -102,15 +103,9 @@ def _warnings(report: Report, width: int) -> Iterator[Text]:
         )
 
 
-def _wrapped(sentence: str, width: int) -> Iterator[Text]:
-    line = ""
-    for word in sentence.split():
-        if line and len(line) + 1 + len(word) > max(width, 40):
-            yield Text(line, "yellow")
-            line = word
-        else:
-            line = f"{line} {word}".lstrip()
-    yield Text(line, "yellow")
+def _wrapped(sentence: str, width: int, indent: int = 0, style: str = "yellow") -> Iterator[Text]:
+    for line in textwrap.wrap(sentence, max(width - indent, 30)):
+        yield Text(" " * indent).append(line, style)
 
 
 # sites
@@ -174,8 +169,9 @@ def _stack_lines(stack: Stack, width: int, full_stacks: bool) -> Iterator[Text]:
 def _stack_rest(stack: Stack, shown: int) -> Iterator[Text]:
     hidden = len(stack.frames) - shown
     if hidden:
+        whose = " of runtime and library" if shown == len(own_frames(stack)) else ""
         frames = counted(hidden, "more frame")
-        yield Text(f"{'':<{_LABEL}}+ {frames} of runtime and library   --full-stacks", "dim")
+        yield Text(f"{'':<{_LABEL}}+ {frames}{whose}   --full-stacks", "dim")
     if stack.state is StackState.TRUNCATED:
         yield Text(f"{'':<{_LABEL}}callers unknown: {printable(stack.reason)}", "dim")
 
@@ -257,17 +253,23 @@ def _failures(failures: Sequence[FailureRow], width: int) -> Iterator[Text]:
     yield Text()
     total = counted(sum(failure.count for failure in failures), "failed call")
     yield Text.assemble((f"{'FAILED':<{_LABEL}} ", "bold"), total)
+    shown = failures[:_FAILURES_SHOWN]
     rows = [
         (
             f"{failure.count:,}",
             f"{failure.call} {failure.errno}",
             f"{printable(failure.comm)}[{failure.pid}]",
-            failure.explanation,
         )
-        for failure in failures[:_FAILURES_SHOWN]
+        for failure in shown
     ]
-    columns = (Column(right=True), Column(), Column(), Column(shrink=True, style="dim"))
-    yield from aligned(rows, columns, width, indent=_LABEL)
+    columns = (Column(right=True), Column(), Column(shrink=True))
+    said = [failure.explanation for failure in shown]
+    for line, text, following in zip(
+        aligned(rows, columns, width, indent=_LABEL), said, [*said[1:], ""]
+    ):
+        yield line
+        if text and text != following:
+            yield from _wrapped(text, width, indent=_LABEL + 2, style="dim")
 
 
 def _processes(report: Report, width: int) -> Iterator[Text]:

@@ -1,0 +1,346 @@
+"""Builders of what the pure code is fed with: events, walks, stacks and reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hypothesis import settings
+from rich.cells import cell_len
+from rich.text import Text
+
+from tracer.core.accounts import Cause
+from tracer.core.events import CallEvent, Instance, LastEvent, Op, Process, RawStack
+from tracer.core.report import (
+    FailureRow,
+    HolderRow,
+    Host,
+    InstanceRow,
+    ProcessRow,
+    Report,
+    SiteRow,
+    TargetRow,
+    TraceSummary,
+    Use,
+    UserLimits,
+)
+from tracer.core.stack import Frame, Stack, StackState, missing
+from tracer.core.verdict import Evidence, Verdict
+from tracer.core.walk import HolderFd, KernelWatch, Target, UserUse, Walk, WalkedInstance
+from tracer.core.wire import CALL, LAST
+
+# a busy machine must not fail a test that is only slow
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
+
+SECOND = 1_000_000_000
+IN_CREATE, IN_MODIFY = 0x100, 0x2
+ENOSPC = 28
+
+AGENT = Process(pid=1173, birth=7)
+OTHER = Process(pid=2311, birth=11)
+FIRST = Instance(group=0xFFFF888000001000, gen=100)
+
+WRAPPER = Frame("inotify_add_watch", b"/usr/lib/x86_64-linux-gnu/libc.so.6", 11)
+ATTACH = Frame("attach", b"/usr/bin/agent", 41, "secrets.c", 88)
+MOUNT = Frame("mount_volume", b"/usr/bin/agent", 230)
+START = Frame("__libc_start_main", b"/usr/lib/x86_64-linux-gnu/libc.so.6", 128)
+STACK = Stack((WRAPPER, ATTACH, MOUNT, START), StackState.COMPLETE)
+ANOTHER_STACK = Stack((WRAPPER, MOUNT, START), StackState.COMPLETE)
+
+
+# --- events ---
+
+
+def call(op: Op, ts: int, **changes: Any) -> CallEvent:
+    """A successful call of AGENT on FIRST; `process` and `instance` stand for their fields."""
+    process = changes.pop("process", AGENT)
+    instance = changes.pop("instance", FIRST)
+    event = CallEvent(
+        op=op,
+        tgid=process.pid,
+        ts=ts,
+        group=instance.group,
+        gen=instance.gen,
+        birth=process.birth,
+        exec_id=1,
+        tid=process.pid,
+        uid=0,
+        fd=3,
+        ret=0,
+        arg=0,
+        comm=b"agent",
+        path=None,
+        stack=RawStack(b"", 0, 0),
+    )
+    return event._replace(**changes)
+
+
+def init(ts: int, fd: int = 3, **changes: Any) -> CallEvent:
+    return call(Op.INIT, ts, fd=fd, ret=fd, **changes)
+
+
+def add(ts: int, wd: int, **changes: Any) -> CallEvent:
+    changes.setdefault("arg", IN_CREATE)
+    changes.setdefault("path", b"/run/secrets/%d" % wd)
+    return call(Op.ADD, ts, ret=wd, **changes)
+
+
+def rm(ts: int, wd: int, **changes: Any) -> CallEvent:
+    return call(Op.RM, ts, arg=wd & 0xFFFFFFFF, **changes)
+
+
+def failed(op: Op, ts: int, errno: int, **changes: Any) -> CallEvent:
+    return call(op, ts, ret=-errno, **changes)
+
+
+def last(ts: int, wds: Iterable[int], **changes: Any) -> LastEvent:
+    """AGENT ends while FIRST has these watches."""
+    process = changes.pop("process", AGENT)
+    instance = changes.pop("instance", FIRST)
+    event = LastEvent(
+        process.pid, ts, instance.group, instance.gen, process.birth, tuple(wds), False
+    )
+    return event._replace(**changes)
+
+
+def call_record(event: CallEvent, padding: int = 0) -> bytes:
+    """The record from which `event` is decoded, with as much padding at the end."""
+    stack = event.stack
+    path = b"" if event.path is None else event.path + b"\0"
+    head = CALL.pack(
+        event.op,
+        event.tgid,
+        event.ts,
+        event.group,
+        event.gen,
+        event.birth,
+        stack.caller,
+        event.exec_id,
+        event.tid,
+        event.uid,
+        event.fd,
+        event.ret,
+        event.arg,
+        stack.error or len(stack.frames),
+        len(path),
+        event.comm,
+    )
+    return head + stack.frames + path + b"\xa5" * padding
+
+
+def last_record(event: LastEvent, padding: int = 0) -> bytes:
+    head = LAST.pack(
+        Op.LAST,
+        event.tgid,
+        event.ts,
+        event.group,
+        event.gen,
+        event.birth,
+        len(event.wds),
+        event.truncated,
+    )
+    return head + struct.pack(f"={len(event.wds)}i", *event.wds) + b"\xa5" * padding
+
+
+# --- walks ---
+
+
+def kernel_watch(wd: int, mask: int = IN_CREATE) -> KernelWatch:
+    return KernelWatch(Target(os.makedev(8, 1), 1000 + wd), mask)
+
+
+def walked(
+    wds: Iterable[int] | None,
+    read_at: int,
+    instance: Instance = FIRST,
+    process: Process = AGENT,
+    fd: int = 3,
+    queued: int = 0,
+) -> WalkedInstance:
+    """`wds` None: the instance could not be read."""
+    watches = None if wds is None else {wd: kernel_watch(wd) for wd in wds}
+    return WalkedInstance(instance, (HolderFd(process, fd),), queued, read_at, watches)
+
+
+def walk(
+    *instances: WalkedInstance,
+    began: int,
+    ended: int | None = None,
+    users: tuple[UserUse, ...] = (),
+) -> Walk:
+    latest = max((one.read_at for one in instances), default=began)
+    by_key = {one.instance: one for one in instances}
+    return Walk(began, max(began, latest) + 1 if ended is None else ended, by_key, users)
+
+
+# --- reports ---
+
+
+def target(number: int = 1, **changes: Any) -> TargetRow:
+    row = TargetRow(
+        path=b"/run/secrets/%d" % number,
+        target=Target(os.makedev(8, 1), 1000 + number),
+        pid=AGENT.pid,
+        wd=number,
+        age_s=61.5,
+        state="verified",
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def site(verdict: Verdict, live: int, added: int | None = None, **changes: Any) -> SiteRow:
+    row = SiteRow(
+        id=f"{verdict.value:0<12.12}",
+        verdict=verdict,
+        comm=b"agent",
+        pids=(AGENT.pid,) if live else (),
+        live=live,
+        added=live if added is None else added,
+        removed={},
+        per_round=(),
+        stack=STACK,
+        evidence=(),
+        targets=tuple(map(target, range(1, live + 1))),
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def leak(live: int = 23, **changes: Any) -> SiteRow:
+    evidence = (
+        Evidence("grows_to_end", "grew in each of 4 parts of 2 min 13 s, up to the end"),
+        Evidence("never_removed", "none was ever removed"),
+    )
+    return site(Verdict.LEAK, live, **{"evidence": evidence, **changes})
+
+
+def process(pid: int = AGENT.pid, **changes: Any) -> ProcessRow:
+    row = ProcessRow(
+        pid=pid,
+        comm=b"agent",
+        exe=b"/usr/bin/agent",
+        uid=0,
+        added=0,
+        updated=0,
+        failed=0,
+        removed={},
+        live=0,
+        baseline=0,
+        instances=1,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def failure(**changes: Any) -> FailureRow:
+    row = FailureRow(
+        call="inotify_add_watch",
+        errno="ENOSPC",
+        count=17,
+        pid=AGENT.pid,
+        comm=b"agent",
+        explanation="the user has as many watches as fs.inotify.max_user_watches allows",
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def limits(**changes: Any) -> UserLimits:
+    row = UserLimits(
+        uid=0, user="root", userns=4026531837, watches=Use(7491, 8192), instances=Use(28, 128)
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def instance(**changes: Any) -> InstanceRow:
+    row = InstanceRow(
+        id="ffff888000001000.64",
+        holders=(HolderRow(AGENT.pid, 3, b"agent"),),
+        watches=23,
+        queued=5,
+        opened_by=None,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def trace(**changes: Any) -> TraceSummary:
+    row = TraceSummary(
+        seconds=133.2,
+        rounds=0,
+        added=0,
+        updated=0,
+        removed={},
+        failed=0,
+        lost=0,
+        healed=0,
+        complete=True,
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def report(
+    sites: Iterable[SiteRow] = (),
+    processes: Iterable[ProcessRow] = (),
+    failures: Iterable[FailureRow] = (),
+    limits: Iterable[UserLimits] = (),
+    instances: Iterable[InstanceRow] = (),
+    **changes: Any,
+) -> Report:
+    """`changes` are of the trace."""
+    return Report(
+        host=Host("6.1.0-25-amd64", "tracepoint", "iterator and /proc fdinfo"),
+        trace=trace(**changes),
+        limits=tuple(limits),
+        processes=tuple(processes),
+        instances=tuple(instances),
+        sites=tuple(sites),
+        failures=tuple(failures),
+    )
+
+
+def busy_report() -> Report:
+    """A leak, held, clean and lost stacks, failures and limits: one of everything."""
+    held = (Evidence("plateau", "did not grow in the last 2 min 1 s"),)
+    removed: Mapping[Cause, int] = {Cause.RM_WATCH: 261, Cause.DELETED: 5}
+    lost_stack = missing("the process ended before its symbols could be read")
+    return report(
+        sites=[
+            leak(),
+            site(Verdict.HELD, 5, stack=ANOTHER_STACK, evidence=held),
+            site(Verdict.CLEAN, 0, 266, removed=removed, stack=lost_stack),
+        ],
+        processes=[
+            process(
+                added=294,
+                removed={Cause.RM_WATCH: 261, Cause.DELETED: 5},
+                live=7491,
+                baseline=7463,
+                instances=28,
+                leaked=23,
+                failed=17,
+            ),
+            process(450, comm=b"udevd", live=13, baseline=13),
+        ],
+        failures=[failure()],
+        limits=[limits()],
+        instances=[instance()],
+        added=294,
+        removed=removed,
+        failed=17,
+    )
+
+
+# --- text ---
+
+
+def plain(lines: Iterable[Text]) -> list[str]:
+    return [line.plain for line in lines]
+
+
+def widest(lines: Iterable[Text]) -> int:
+    return max((line.cell_len for line in lines), default=0)
+
+
+def cells(text: str) -> int:
+    return cell_len(text)

@@ -1,0 +1,187 @@
+"""The report as JSON: its keys are a contract."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from build import busy_report, instance, leak, process, report, target
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracer.core.accounts import Cause
+from tracer.core.report import Report
+from tracer.core.stack import missing
+from tracer.core.verdict import Verdict
+from tracer.views.json_report import report_json
+
+_CAUSES = {"rm_watch", "deleted", "unmounted", "oneshot", "closed", "unknown"}
+_USE = {"used": 0, "limit": 0}
+_REMOVED = dict.fromkeys(_CAUSES, 0)
+
+# The contract, level by level; the one element of a list stands for all of them.
+_CONTRACT: dict[str, Any] = {
+    "schema": "",
+    "host": {"kernel": "", "mode": "", "truth": ""},
+    "trace": dict.fromkeys(
+        ["seconds", "rounds", "added", "updated", "removed", "failed", "lost", "healed", "complete"]
+    ),
+    "limits": [{"uid": 0, "user": "", "userns": 0, "watches": _USE, "instances": _USE}],
+    "processes": [
+        {
+            **dict.fromkeys(["pid", "comm", "exe", "uid", "added", "live", "baseline"]),
+            "removed": _REMOVED,
+        }
+    ],
+    "instances": [
+        {
+            **dict.fromkeys(["id", "watches", "queued", "opened_by"]),
+            "holders": [dict.fromkeys(["pid", "fd", "comm"])],
+        }
+    ],
+    "sites": [
+        {
+            **dict.fromkeys(["id", "verdict", "live", "added", "per_round", "stack"]),
+            "removed": _REMOVED,
+            "frames": [dict.fromkeys(["function", "file", "line", "module", "offset", "build_id"])],
+            "evidence": [dict.fromkeys(["kind", "text"])],
+            "targets": [dict.fromkeys(["path", "ino", "dev", "pid", "wd", "age_s", "state"])],
+        }
+    ],
+    "failures": [dict.fromkeys(["call", "errno", "count", "pid", "comm", "explanation"])],
+    "suppressed": [],
+}
+
+
+def _parsed(of: Report) -> Any:
+    text = report_json(of)
+    assert text.isascii()
+    assert text.endswith("}\n")
+    return json.loads(text)
+
+
+def _missing_keys(contract: Any, found: Any, at: str = "") -> list[str]:
+    if isinstance(contract, dict):
+        assert isinstance(found, dict), at
+        missing_here = [f"{at}.{key}" for key in contract if key not in found]
+        return missing_here + [
+            one
+            for key, inner in contract.items()
+            if key in found
+            for one in _missing_keys(inner, found[key], f"{at}.{key}")
+        ]
+    if isinstance(contract, list) and contract:
+        assert found, f"{at} is empty: it shows nothing"
+        return [one for item in found for one in _missing_keys(contract[0], item, f"{at}[]")]
+    return []
+
+
+def test_every_key_of_the_contract_is_there() -> None:
+    of = _parsed(busy_report())
+    # a site without frames or targets has empty lists, which show no keys
+    of["sites"] = of["sites"][:1]
+
+    assert _missing_keys(_CONTRACT, of) == []
+
+
+def test_an_empty_report_has_every_list() -> None:
+    of = _parsed(report())
+
+    for key in ("limits", "processes", "instances", "sites", "failures", "suppressed"):
+        assert of[key] == []
+
+
+def test_the_schema_is_the_first_key() -> None:
+    assert report_json(report()).startswith('{\n  "schema": "inotrace.report/1",\n')
+
+
+def test_the_values_of_a_report() -> None:
+    of = _parsed(busy_report())
+
+    assert of["host"] == {
+        "kernel": "6.1.0-25-amd64",
+        "mode": "tracepoint",
+        "truth": "iterator and /proc fdinfo",
+    }
+    assert (of["trace"]["added"], of["trace"]["removed"], of["trace"]["complete"]) == (
+        294,
+        266,
+        True,
+    )
+    assert of["limits"][0]["watches"] == {"used": 7491, "limit": 8192}
+    assert of["processes"][0]["removed"] == {**_REMOVED, "rm_watch": 261, "deleted": 5}
+    assert of["instances"] == [
+        {
+            "id": "ffff888000001000.64",
+            "holders": [{"pid": 1173, "fd": 3, "comm": "agent"}],
+            "watches": 23,
+            "queued": 5,
+            "opened_by": None,
+        }
+    ]
+    assert of["failures"][0]["errno"] == "ENOSPC"
+    leaked, held, clean = of["sites"]
+    assert [leaked["verdict"], held["verdict"], clean["verdict"]] == ["leak", "held", "clean"]
+    assert (leaked["live"], len(leaked["targets"]), leaked["pids"]) == (23, 23, [1173])
+    assert leaked["evidence"][1] == {"kind": "never_removed", "text": "none was ever removed"}
+    assert leaked["targets"][0] == {
+        "path": "/run/secrets/1",
+        "ino": 1001,
+        "dev": 2049,
+        "pid": 1173,
+        "wd": 1,
+        "age_s": 61.5,
+        "state": "verified",
+    }
+
+
+def test_causes_are_all_there_and_spelled_as_promised() -> None:
+    of = _parsed(report([leak(removed={cause: i for i, cause in enumerate(Cause)})]))
+
+    assert of["sites"][0]["removed"].keys() == _CAUSES
+    assert sorted(of["sites"][0]["removed"].values()) == [0, 1, 2, 3, 4, 5]
+
+
+def test_stacks_say_how_much_of_them_is_known() -> None:
+    whole, gone = _parsed(report([leak(), leak(stack=missing("no frames"))]))["sites"]
+
+    assert (whole["stack"], whole["stack_reason"], len(whole["frames"])) == ("complete", None, 4)
+    assert (gone["stack"], gone["stack_reason"], gone["frames"]) == ("missing", "no frames", [])
+
+
+def test_what_is_not_known_is_null() -> None:
+    of = _parsed(
+        report([leak(targets=(target(path=None, target=None),))], [process(exe=None, uid=None)])
+    )
+
+    row = of["sites"][0]["targets"][0]
+    assert (row["path"], row["ino"], row["dev"]) == (None, None, None)
+    assert (of["processes"][0]["exe"], of["processes"][0]["uid"]) == (None, None)
+
+
+@given(st.binary(max_size=97), st.binary(max_size=15))
+def test_bytes_survive_json(path: bytes, comm: bytes) -> None:
+    of = _parsed(
+        report(
+            [leak(comm=comm, targets=(target(path=path),))],
+            [process(comm=comm, exe=path)],
+            instances=[instance()],
+        )
+    )
+
+    def raw(text: str) -> bytes:
+        return text.encode("utf-8", "surrogateescape")
+
+    assert raw(of["sites"][0]["comm"]) == raw(of["processes"][0]["comm"]) == comm
+    assert raw(of["sites"][0]["targets"][0]["path"]) == raw(of["processes"][0]["exe"]) == path
+
+
+def test_verdicts_are_spelled_as_promised() -> None:
+    assert [verdict.value for verdict in Verdict] == [
+        "leak",
+        "possible",
+        "inconclusive",
+        "young",
+        "held",
+        "clean",
+    ]

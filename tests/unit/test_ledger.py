@@ -1,0 +1,795 @@
+"""The ledger: fed with events and walks, it must say what the kernel says, and count it right."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from build import (
+    AGENT,
+    ANOTHER_STACK,
+    FIRST,
+    IN_CREATE,
+    IN_MODIFY,
+    OTHER,
+    SECOND,
+    STACK,
+    add,
+    failed,
+    init,
+    kernel_watch,
+    last,
+    rm,
+    walk,
+    walked,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tracer.core.accounts import Cause, Failure, Origin, ProcessAccount, Site
+from tracer.core.events import IN_MASK_ADD, CallEvent, Instance, LastEvent, Op, Process
+from tracer.core.ledger import Ledger
+from tracer.core.order import SLACK_NS, Order, Traced
+from tracer.core.stack import Stack, missing
+from tracer.core.walk import HolderFd, Walk, WalkedInstance
+
+# The same address for a group as FIRST, made later.
+_REUSED = FIRST._replace(gen=5000)
+_BEFORE_TRACE = Instance(group=0xFFFF888000002000, gen=0)
+
+
+def _fed(*events: CallEvent, ledger: Ledger | None = None, stack: Stack = STACK) -> Ledger:
+    ledger = ledger if ledger is not None else Ledger()
+    for event in events:
+        ledger.apply(event, stack)
+    return ledger
+
+
+def _live(ledger: Ledger) -> list[tuple[Instance, int]]:
+    return sorted((account.instance, watch.wd) for account, watch in ledger.watches())
+
+
+def _site(ledger: Ledger) -> Site:
+    (site,) = (site for site in ledger.sites.values() if site.added)
+    return site
+
+
+def _causes(counts: Counter[Cause]) -> dict[Cause, int]:
+    """Without the zeros that a look at a Counter may leave."""
+    return {cause: count for cause, count in counts.items() if count}
+
+
+def _agent(ledger: Ledger) -> ProcessAccount:
+    return ledger.processes[AGENT]
+
+
+def assert_counts_add_up(ledger: Ledger) -> None:
+    """Every number the ledger keeps against a recount of what it keeps whole."""
+    owners = Counter(watch.owner.process for _, watch in ledger.watches())
+    sites = Counter(id(watch.site) for _, watch in ledger.watches() if watch.site is not None)
+    freed = Counter(id(watch.site) for _, watch in ledger.freed_by_exit)
+    for key, process in ledger.processes.items():
+        assert process.live == owners[key]
+    for site in ledger.sites.values():
+        assert site.live == sites[id(site)]
+        assert site.freed_by_exit == freed[id(site)]
+        assert site.added == site.live + sum(site.removed.values())
+    totals = ledger.totals
+    processes = ledger.processes.values()
+    assert totals.added == sum(process.added for process in processes)
+    assert totals.added == sum(site.added for site in ledger.sites.values())
+    assert totals.updated == sum(process.updated for process in processes)
+    assert sum(ledger.failures.values()) == sum(process.failed for process in processes)
+    removed: Counter[Cause] = Counter()
+    for process in processes:
+        removed.update(process.removed)
+    assert _causes(removed) == _causes(totals.removed)
+
+
+# --- calls ---
+
+
+def test_an_added_watch_is_live_with_all_that_is_known_of_it() -> None:
+    ledger = _fed(init(100), add(111, 1, path=b"/run/\xff"))
+
+    ((account, watch),) = ledger.watches()
+    assert (account.instance, account.opened_at, account.opener) == (FIRST, 100, _agent(ledger))
+    assert account.holders == (HolderFd(AGENT, 3),)
+    assert (watch.wd, watch.origin, watch.path) == (1, Origin.TRACED, b"/run/\xff")
+    assert (watch.added_at, watch.mask, watch.owner) == (111, IN_CREATE, _agent(ledger))
+    assert watch.site is _site(ledger)
+    assert watch.site.stack == STACK
+    assert_counts_add_up(ledger)
+
+
+def test_opening_an_instance_is_no_add() -> None:
+    ledger = _fed(init(100))
+
+    account = ledger.instances[FIRST]
+    assert account.opening_site is not None
+    assert account.opening_site.added == 0
+    assert ledger.totals.added == 0
+    assert _live(ledger) == []
+
+
+def test_a_removed_watch_lives_on_as_a_count_only() -> None:
+    ledger = _fed(init(100), add(111, 1), add(112, 2), rm(113, 1))
+
+    assert _live(ledger) == [(FIRST, 2)]
+    assert _causes(_site(ledger).removed) == {Cause.RM_WATCH: 1}
+    assert _causes(_agent(ledger).removed) == {Cause.RM_WATCH: 1}
+    assert (_agent(ledger).added, _agent(ledger).live, _site(ledger).live) == (2, 1, 1)
+    assert_counts_add_up(ledger)
+
+
+def test_the_same_descriptor_again_is_an_update() -> None:
+    """
+    GIVEN a watch
+    WHEN the same inode is added again, from elsewhere
+    THEN it is one watch still, of the place that added it first, and live after that
+    """
+    ledger = _fed(add(111, 1))
+    _fed(add(123, 1, arg=IN_MODIFY), ledger=ledger, stack=ANOTHER_STACK)
+
+    ((_, watch),) = ledger.watches()
+    assert watch.site is not None
+    assert (watch.site.stack, watch.mask) == (STACK, IN_MODIFY)
+    assert (watch.added_at, watch.touched) == (111, 123)
+    assert (ledger.totals.added, ledger.totals.updated, _agent(ledger).updated) == (1, 1, 1)
+    assert_counts_add_up(ledger)
+
+
+def test_a_late_update_does_not_turn_back_the_clock() -> None:
+    ledger = _fed(add(111, 1), add(123, 1), add(117, 1))
+
+    ((_, watch),) = ledger.watches()
+    assert watch.touched == 123
+
+
+def test_the_same_address_with_another_generation_is_another_instance() -> None:
+    ledger = _fed(add(111, 1), add(5003, 1, instance=_REUSED), rm(5007, 1, instance=_REUSED))
+
+    assert _live(ledger) == [(FIRST, 1)]
+    assert _fed(add(5011, 1, instance=_REUSED), ledger=ledger).totals.updated == 0
+    assert _live(ledger) == [(FIRST, 1), (_REUSED, 1)]
+
+
+def test_a_watch_is_charged_to_who_added_it_and_removed_from_there() -> None:
+    ledger = _fed(add(111, 1), rm(113, 1, process=OTHER))
+
+    assert _causes(_agent(ledger).removed) == {Cause.RM_WATCH: 1}
+    assert _causes(ledger.processes[OTHER].removed) == {}
+    assert_counts_add_up(ledger)
+
+
+def test_a_failed_call_changes_nothing_and_is_counted_by_its_kind() -> None:
+    ledger = _fed(
+        add(111, 1),
+        *(failed(Op.ADD, 120 + i, 28) for i in range(17)),
+        failed(Op.RM, 140, 22, arg=1),
+        failed(Op.INIT, 141, 24, process=OTHER),
+    )
+
+    assert ledger.failures == {
+        Failure(Op.ADD, 28, AGENT, b"agent"): 17,
+        Failure(Op.RM, 22, AGENT, b"agent"): 1,
+        Failure(Op.INIT, 24, OTHER, b"agent"): 1,
+    }
+    assert (_agent(ledger).failed, ledger.processes[OTHER].failed) == (18, 1)
+    assert _live(ledger) == [(FIRST, 1)]
+    assert_counts_add_up(ledger)
+
+
+def test_a_call_whose_descriptor_was_closed_meanwhile_is_left_to_the_walk() -> None:
+    ledger = _fed(add(111, 1, instance=Instance(0, 0)))
+
+    assert (ledger.instances, ledger.totals.added) == ({}, 0)
+
+
+def test_one_stack_of_two_programs_is_two_places_and_of_two_processes_one() -> None:
+    ledger = _fed(add(111, 1), add(112, 2, process=OTHER), add(113, 3, comm=b"other"))
+
+    assert sorted(site.added for site in ledger.sites.values()) == [1, 2]
+
+
+def test_without_frames_processes_and_reasons_are_kept_apart() -> None:
+    ledger = _fed(add(111, 1), add(112, 2), add(113, 3, process=OTHER), stack=missing("gone"))
+    _fed(add(114, 4), ledger=ledger, stack=missing("unreadable"))
+
+    assert sorted(site.added for site in ledger.sites.values()) == [1, 1, 2]
+
+
+# --- out of order ---
+
+
+def test_a_late_add_does_not_resurrect_what_was_removed() -> None:
+    ledger = _fed(rm(123, 1), add(111, 1))
+
+    assert _live(ledger) == []
+    assert _causes(_site(ledger).removed) == {Cause.RM_WATCH: 1}
+    assert (ledger.totals.added, _site(ledger).added) == (1, 1)
+    assert_counts_add_up(ledger)
+
+
+def test_an_add_after_the_removal_is_a_new_watch() -> None:
+    ledger = _fed(rm(111, 1), add(123, 1))
+
+    assert _live(ledger) == [(FIRST, 1)]
+    assert_counts_add_up(ledger)
+
+
+def test_a_late_removal_does_not_end_a_watch_that_was_touched_since() -> None:
+    ledger = _fed(add(111, 1), add(131, 1), rm(123, 1))
+
+    assert _live(ledger) == [(FIRST, 1)]
+
+
+def test_removals_are_remembered_for_as_long_as_an_add_may_be_late_and_no_longer() -> None:
+    """
+    GIVEN two removals
+    WHEN all is forgotten that is 100 ms old, one nanosecond after the first became that
+    THEN the first is, the second is not, and nothing grows without bound
+    """
+    ledger = _fed(rm(1_000, 1), rm(1_001, 2))
+    ledger.forget_removals(before=1_001 + 100_000_000)
+
+    account = ledger.instances[FIRST]
+    assert account.removed_at == {2: 1_001}
+    _fed(add(999, 1), add(999, 2), ledger=ledger)
+    assert _live(ledger) == [(FIRST, 1)]
+
+    for ts in range(2_000, 2_000 + 23 * SECOND, SECOND):
+        _fed(rm(ts, ts), ledger=ledger)
+        ledger.forget_removals(ts)
+    assert len(account.removed_at) == 1
+
+
+def test_forgetting_an_older_removal_keeps_the_newer_one_of_the_same_descriptor() -> None:
+    ledger = _fed(rm(1_000, 1), rm(1_000 + 2 * SECOND, 1))
+
+    ledger.forget_removals(1_000 + SECOND)
+
+    assert ledger.instances[FIRST].removed_at == {1: 1_000 + 2 * SECOND}
+
+
+@given(
+    lives=st.lists(st.integers(0, 50), min_size=1, max_size=11),
+    data=st.data(),
+)
+def test_calls_may_come_in_any_order(lives: list[int], data: st.DataObject) -> None:
+    """
+    GIVEN watches that lived for some time, or for 0: still do
+    WHEN their adds and removals come in any order
+    THEN what is live and what is counted is as if they had come in order
+    """
+    events = []
+    for wd, life in enumerate(lives):
+        events.append(add(1_000 + wd, wd))
+        if life:
+            events.append(rm(1_000 + wd + life, wd))
+    ledger = _fed(*data.draw(st.permutations(events)))
+
+    assert _live(ledger) == [(FIRST, wd) for wd, life in enumerate(lives) if not life]
+    assert ledger.totals.added == len(lives)
+    assert ledger.totals.removed[Cause.RM_WATCH] == sum(map(bool, lives))
+    assert_counts_add_up(ledger)
+
+
+# --- walks ---
+
+
+def test_the_first_walk_is_the_baseline() -> None:
+    ledger = Ledger()
+    change = ledger.reconcile(walk(walked([1, 2], 1_003, _BEFORE_TRACE, queued=7), began=1_000))
+
+    assert len(change.unlisted) == 2
+    assert _live(ledger) == [(_BEFORE_TRACE, 1), (_BEFORE_TRACE, 2)]
+    assert {watch.origin for _, watch in ledger.watches()} == {Origin.BASELINE}
+    assert {watch.site for _, watch in ledger.watches()} == {None}
+    assert (_agent(ledger).baseline, _agent(ledger).live, _agent(ledger).added) == (2, 2, 0)
+    assert ledger.instances[_BEFORE_TRACE].queued == 7
+    assert_counts_add_up(ledger)
+
+
+def test_what_a_later_walk_finds_is_of_unknown_origin() -> None:
+    ledger = Ledger()
+    ledger.reconcile(walk(began=900))
+    ledger.reconcile(walk(walked([1], 1_003), began=1_000))
+
+    ((_, watch),) = ledger.watches()
+    assert (watch.origin, watch.target) == (Origin.UNKNOWN, kernel_watch(1).target)
+    assert (_agent(ledger).baseline, _agent(ledger).live) == (0, 1)
+    assert_counts_add_up(ledger)
+
+
+def test_an_adopted_watch_is_charged_to_the_opener_if_known_else_to_the_holder() -> None:
+    opened, unopened = _REUSED, _BEFORE_TRACE
+    ledger = _fed(init(5_000, instance=opened))
+    ledger.reconcile(
+        walk(
+            walked([1], 6_001, opened, process=OTHER),
+            walked([2], 6_002, unopened, process=OTHER),
+            began=6_000,
+        )
+    )
+
+    owners = {watch.wd: watch.owner.process for _, watch in ledger.watches()}
+    assert owners == {1: AGENT, 2: OTHER}
+
+
+def test_traced_watches_stay_traced_and_learn_their_target() -> None:
+    ledger = _fed(add(111, 1))
+    change = ledger.reconcile(walk(walked([1], 1_003), began=1_000))
+
+    assert not change
+    ((_, watch),) = ledger.watches()
+    assert (watch.origin, watch.target) == (Origin.TRACED, kernel_watch(1).target)
+
+
+def test_a_watch_that_the_kernel_no_longer_has_went_for_an_unknown_cause() -> None:
+    ledger = _fed(add(111, 1), add(112, 2))
+    change = ledger.reconcile(walk(walked([2], 1_003), began=1_000))
+
+    assert [watch.wd for _, watch in change.gone] == [1]
+    assert _live(ledger) == [(FIRST, 2)]
+    assert _causes(_site(ledger).removed) == {Cause.UNKNOWN: 1}
+    assert_counts_add_up(ledger)
+
+
+def test_a_baseline_watch_that_goes_is_still_counted_as_from_before() -> None:
+    ledger = Ledger()
+    ledger.reconcile(walk(walked([1, 2], 1_003, _BEFORE_TRACE), began=1_000))
+    _fed(rm(1_011, 1, instance=_BEFORE_TRACE), ledger=ledger)
+
+    assert (_agent(ledger).baseline, _agent(ledger).live) == (2, 1)
+    assert _causes(_agent(ledger).removed) == {Cause.RM_WATCH: 1}
+    assert_counts_add_up(ledger)
+
+
+def test_a_vanished_instance_was_closed_with_its_watches() -> None:
+    ledger = _fed(init(100), add(111, 1), add(112, 2), add(1_111, 1, instance=_REUSED))
+    change = ledger.reconcile(walk(walked([1], 2_003, _REUSED), began=2_000))
+
+    assert [account.instance for account in change.closed] == [FIRST]
+    assert _live(ledger) == [(_REUSED, 1)]
+    assert _causes(ledger.totals.removed) == {Cause.CLOSED: 2}
+    assert_counts_add_up(ledger)
+
+
+@pytest.mark.parametrize(("touched", "stays"), [(1_002, False), (1_003, True), (1_004, True)])
+def test_an_event_newer_than_the_reading_wins_over_it(touched: int, stays: bool) -> None:
+    """GIVEN a reading at 1003 WHEN an event spoke of the watch after that THEN the event holds."""
+    added = _fed(add(touched, 1))
+    added.reconcile(walk(walked([], 1_003), began=1_000))
+    assert bool(_live(added)) is stays
+
+    updated = _fed(add(111, 1), add(touched, 1))
+    updated.reconcile(walk(walked([], 1_003), began=1_000))
+    assert bool(_live(updated)) is stays
+
+    removed = _fed(add(111, 1), rm(touched, 1))
+    removed.reconcile(walk(walked([1], 1_003), began=1_000))
+    assert bool(_live(removed)) is not stays
+
+
+@pytest.mark.parametrize(("touched", "stays"), [(999, False), (1_000, True), (1_001, True)])
+@pytest.mark.parametrize("how", ["opened", "added", "removed"])
+def test_an_instance_that_is_newer_than_the_walk_is_not_closed(
+    how: str, touched: int, stays: bool
+) -> None:
+    event = {
+        "opened": init(touched, instance=FIRST._replace(gen=touched)),
+        "added": add(touched, 1),
+        "removed": rm(touched, 1),
+    }[how]
+    ledger = _fed(event)
+
+    ledger.reconcile(walk(began=1_000))
+
+    assert bool(ledger.instances) is stays
+
+
+def test_an_instance_that_could_not_be_read_is_left_as_it_is() -> None:
+    ledger = _fed(init(100), add(111, 1))
+    unread = walk(walked(None, 0, process=OTHER), began=1_000)
+
+    assert unread.unread == 1
+    assert not ledger.reconcile(unread)
+    assert _live(ledger) == [(FIRST, 1)]
+    # who holds it comes from elsewhere than its watches
+    assert ledger.instances[FIRST].holders == (HolderFd(OTHER, 3),)
+
+
+def test_difference_only_looks() -> None:
+    ledger = _fed(add(111, 1), add(112, 2))
+    look = walk(walked([2, 3], 1_003), walked([5], 1_004, _REUSED), began=1_000)
+
+    for _ in range(2):
+        change = ledger.difference(look)
+        assert [watch.wd for _, watch in change.gone] == [1]
+        assert [(key, wd) for key, wd, _ in change.unlisted] == [(FIRST, 3), (_REUSED, 5)]
+        assert _live(ledger) == [(FIRST, 1), (FIRST, 2)]
+    ledger.reconcile(look)
+    assert not ledger.difference(look)
+
+
+def test_a_removal_that_a_walk_saw_first_is_counted_once() -> None:
+    """
+    GIVEN a watch that the kernel removed, while the call that did has not returned yet
+    WHEN a walk misses it, and then the call returns
+    THEN one removal is counted and not two
+    """
+    ledger = _fed(add(111, 1))
+    ledger.reconcile(walk(walked([], 1_003), began=1_000))
+    _fed(rm(1_011, 1), ledger=ledger)
+
+    assert sum(ledger.totals.removed.values()) == 1
+    assert_counts_add_up(ledger)
+
+
+# --- the end of a process ---
+
+
+def _closing_walk() -> Walk:
+    return walk(began=2_000)
+
+
+def test_what_only_the_exit_freed_is_kept_and_live_when_asked_for() -> None:
+    ledger = _fed(add(111, 1), add(112, 2), rm(113, 2), ledger=Ledger(keep_freed_by_exit=True))
+    ledger.apply_last(last(1_500, [1]))
+    ledger.reconcile(_closing_walk())
+
+    assert [watch.wd for _, watch in ledger.freed_by_exit] == [1]
+    assert _live(ledger) == [(FIRST, 1)]
+    assert (_site(ledger).freed_by_exit, _site(ledger).live, _agent(ledger).live) == (1, 1, 1)
+    assert ledger.instances == {}
+    assert ledger.last_exit_at == 1_500
+    assert not ledger.difference(_closing_walk())
+    assert_counts_add_up(ledger)
+
+
+def test_what_the_exit_freed_is_closed_when_not_asked_for() -> None:
+    ledger = _fed(add(111, 1))
+    ledger.apply_last(last(1_500, [1]))
+    ledger.reconcile(_closing_walk())
+
+    assert (_live(ledger), ledger.freed_by_exit) == ([], [])
+    assert _causes(ledger.totals.removed) == {Cause.CLOSED: 1}
+    assert_counts_add_up(ledger)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_was_gone_before_the_exit_went_for_an_unknown_cause(keep: bool) -> None:
+    ledger = _fed(add(111, 1), add(112, 2), ledger=Ledger(keep_freed_by_exit=keep))
+    ledger.apply_last(last(1_500, [2]))
+    ledger.reconcile(_closing_walk())
+
+    assert ledger.totals.removed[Cause.UNKNOWN] == 1
+    assert _live(ledger) == ([(FIRST, 2)] if keep else [])
+    assert_counts_add_up(ledger)
+
+
+def test_an_instance_closed_before_the_exit_was_closed() -> None:
+    ledger = _fed(add(111, 1), ledger=Ledger(keep_freed_by_exit=True))
+    ledger.reconcile(_closing_walk())
+
+    assert (_live(ledger), ledger.freed_by_exit) == ([], [])
+    assert _causes(ledger.totals.removed) == {Cause.CLOSED: 1}
+
+
+def test_a_child_that_ended_does_not_turn_a_later_close_into_an_exit() -> None:
+    """GIVEN a child that inherited the instance and ended WHEN its parent closes THEN closed."""
+    ledger = _fed(init(100), add(111, 1), ledger=Ledger(keep_freed_by_exit=True))
+    ledger.apply_last(last(1_500, [1], process=OTHER))
+    ledger.reconcile(_closing_walk())
+
+    assert ledger.freed_by_exit == []
+    assert _causes(ledger.totals.removed) == {Cause.CLOSED: 1}
+
+
+def test_only_the_end_of_the_last_holder_frees() -> None:
+    """GIVEN two holders that end WHEN the watch went between their ends THEN no exit freed it."""
+    events = init(100), add(111, 1), add(112, 2)
+    ledger = _fed(*events, ledger=Ledger(keep_freed_by_exit=True))
+    ledger.apply_last(last(1_500, [1, 2]))
+    ledger.apply_last(last(1_600, [2], process=OTHER))
+    ledger.reconcile(_closing_walk())
+
+    assert [watch.wd for _, watch in ledger.freed_by_exit] == [2]
+    assert _causes(ledger.totals.removed) == {Cause.UNKNOWN: 1}
+
+
+def test_a_walk_may_find_a_watch_before_its_call_has_ended() -> None:
+    """GIVEN a watch adopted by a walk WHEN its add ends a moment later THEN it has its site."""
+    ledger = _fed(init(100))
+    ledger.reconcile(walk(walked([], 500), began=490))
+    ledger.reconcile(walk(walked([1], 1_000), began=990))
+    assert _agent(ledger).live == 1
+    ledger.apply(add(1_100, 1), STACK)
+
+    assert (_site(ledger).added, _site(ledger).live, _agent(ledger).live) == (1, 1, 1)
+    assert ledger.totals.updated == 0
+    assert_counts_add_up(ledger)
+
+
+def test_a_much_later_add_of_a_watch_nobody_saw_added_is_an_update() -> None:
+    ledger = _fed(init(100))
+    ledger.reconcile(walk(walked([], 500), began=490))
+    ledger.reconcile(walk(walked([1], 1_000), began=990))
+    ledger.apply(add(1_000 + SECOND, 1), STACK)
+
+    assert (ledger.totals.added, ledger.totals.updated) == (0, 1)
+
+
+def test_what_a_second_baseline_walk_finds_was_there_before_too() -> None:
+    ledger = Ledger()
+    ledger.reconcile(walk(walked([1], 1_000), began=990))
+    ledger.reconcile(walk(walked([1, 2], 2_000), began=1_990), baseline=True)
+
+    assert {watch.origin for _, watch in ledger.watches()} == {Origin.BASELINE}
+
+
+@pytest.mark.parametrize(("flag", "mask"), [(0, IN_MODIFY), (IN_MASK_ADD, IN_CREATE | IN_MODIFY)])
+def test_an_update_replaces_the_mask_or_adds_to_it(flag: int, mask: int) -> None:
+    ledger = _fed(add(111, 1, arg=IN_CREATE), add(112, 1, arg=IN_MODIFY | flag))
+
+    ((_, watch),) = ledger.watches()
+    assert watch.mask & ~IN_MASK_ADD == mask
+
+
+def test_a_baseline_watch_that_the_exit_freed_is_nobodys_leak() -> None:
+    ledger = Ledger(keep_freed_by_exit=True)
+    ledger.reconcile(walk(walked([1], 1_003), began=1_000))
+    ledger.apply_last(last(1_500, [1]))
+    ledger.reconcile(_closing_walk())
+
+    assert _live(ledger) == []
+    assert_counts_add_up(ledger)
+
+
+def test_the_last_watches_may_come_in_several_parts() -> None:
+    ledger = _fed(*(add(111 + wd, wd) for wd in range(23)), ledger=Ledger(keep_freed_by_exit=True))
+    ledger.apply_last(last(1_500, range(13)))
+    ledger.apply_last(last(1_500, range(13, 23), truncated=True))
+    ledger.reconcile(_closing_walk())
+
+    assert len(ledger.freed_by_exit) == 23
+    assert ledger.totals.exits_truncated == 1
+
+
+def test_the_end_of_an_unknown_instance_is_only_a_time() -> None:
+    ledger = Ledger(keep_freed_by_exit=True)
+    ledger.apply_last(last(1_500, [1]))
+    ledger.apply_last(last(1_400, [1]))
+
+    assert (ledger.last_exit_at, ledger.instances) == (1_500, {})
+
+
+# --- against a model of the kernel ---
+
+_CPUS = 3
+_WORK = st.lists(
+    st.tuples(
+        st.sampled_from(["open", "add", "add", "add", "rm", "delete", "update", "close", "exit"]),
+        st.integers(0, 22),
+        st.integers(1, 7 * SLACK_NS),
+    ),
+    max_size=7,
+)
+
+
+class _Kernel:
+    """Instances of some processes, one holder each; what it does it tells, but not at once."""
+
+    def __init__(self, takes: bool) -> None:
+        self.now = 1_000 * SECOND
+        self.holders: dict[Instance, Process] = {}
+        self.watches: dict[Instance, set[int]] = {}
+        self.before: set[tuple[Instance, int]] = set()
+        self.has_been_walked = False
+        self.added = 0
+        self.removed_by_call: set[tuple[Instance, int]] = set()
+        self.freed_by_exit: set[tuple[Instance, int]] = set()
+        self.told: list[tuple[int, Traced]] = []
+        self._takes = takes
+        self._next_wd = 1
+        self._births = 0
+        self._seen: set[Instance] = set()
+
+    def do(self, what: str, which: int, elapsed: int) -> None:
+        self.now += elapsed
+        keys = sorted(self.watches)
+        if what == "open" or not keys:
+            self._open(which)
+            return
+        key = keys[which % len(keys)]
+        wds = sorted(self.watches[key])
+        wd = wds[which % len(wds)] if wds else None
+        if what == "add":
+            self.watches[key].add(self._next_wd)
+            self.added += 1
+            self._tell(add(self._returned(which), self._next_wd, **self._who(key)), which)
+            self._next_wd += 1
+        elif what == "close":
+            del self.watches[key]
+        elif what == "exit":
+            self._exit(self.holders[key], which)
+        elif wd is not None and what == "update":
+            if not self.has_been_walked and (key, wd) in self.before:
+                # before the baseline, an update cannot be told from an add
+                self.before.discard((key, wd))
+                self.added += 1
+            self._tell(add(self._returned(which), wd, **self._who(key)), which)
+        elif wd is not None:
+            self.watches[key].discard(wd)
+            if what == "rm":
+                self.removed_by_call.add((key, wd))
+                self._tell(rm(self._returned(which), wd, **self._who(key)), which)
+
+    def existed_before(self, key: Instance, wds: set[int]) -> None:
+        self.watches[key] = set(wds)
+        self.holders[key] = OTHER
+        self.before = {(key, wd) for wd in wds}
+        self._next_wd = max(self._next_wd, *wds) + 1
+
+    def read(self, key: Instance) -> WalkedInstance:
+        return walked(sorted(self.watches[key]), self.now, key, self.holders[key])
+
+    def _open(self, which: int) -> None:
+        # few addresses, so that they are reused
+        free = [
+            group
+            for group in range(0x1000, 0x6000, 0x1000)
+            if group not in {key.group for key in self.watches}
+        ]
+        if not free:
+            return
+        key = Instance(free[which % len(free)], self.now)
+        self._births += which % 2
+        self.holders[key] = AGENT._replace(birth=self._births)
+        self.watches[key] = set()
+        self._tell(init(self._returned(which), **self._who(key)), which)
+
+    def _exit(self, process: Process, which: int) -> None:
+        for key in [key for key in self.watches if self.holders[key] == process]:
+            wds = self.watches.pop(key)
+            if wds:
+                self._tell(last(self.now, sorted(wds), instance=key, process=process), which)
+                self.freed_by_exit.update((key, wd) for wd in wds)
+        self._births += 1
+
+    def _who(self, key: Instance) -> dict[str, object]:
+        return {"instance": key, "process": self.holders[key]}
+
+    def _returned(self, which: int) -> int:
+        """A call returns some time after it took effect."""
+        return self.now + (which * 101 if self._takes else 0)
+
+    def _tell(self, event: CallEvent | LastEvent, which: int) -> None:
+        late = which * SLACK_NS // 23
+        stack = STACK if which % 2 else ANOTHER_STACK
+        self.told.append((event.ts + late, Traced(event.ts, event, stack)))
+
+
+class _LedgerMachine(RuleBasedStateMachine):
+    """
+    The ledger follows a kernel whose events come late and out of order.
+
+    `takes`: whether calls return later than they take effect, as they do. A walk in between
+    makes up its own mind, so that the number of adds is not exact then, but what is live is.
+    """
+
+    takes = False
+
+    @initialize(before=st.sets(st.integers(1, 23), min_size=1, max_size=5), work=_WORK)
+    def begin(self, before: set[int], work: list[tuple[str, int, int]]) -> None:
+        self.kernel = _Kernel(self.takes)
+        self.kernel.existed_before(_BEFORE_TRACE, before)
+        self.ledger = Ledger(keep_freed_by_exit=True)
+        self.order = Order()
+        self.walk_and_reconcile(work)
+
+    @rule(work=_WORK)
+    def work(self, work: list[tuple[str, int, int]]) -> None:
+        for what, which, elapsed in work:
+            self.kernel.do(what, which, elapsed)
+
+    @rule()
+    def step(self) -> None:
+        self._drain(self.kernel.now)
+        events = self.order.until(self.kernel.now - SLACK_NS)
+        self._apply(events)
+        if events:
+            self.ledger.forget_removals(events[-1].ts)
+
+    @rule(work=_WORK)
+    def walk_and_reconcile(self, work: list[tuple[str, int, int]]) -> None:
+        """A walk during which things go on, as Feed.all_until and Session.reconcile do it."""
+        kernel = self.kernel
+        began = kernel.now
+        pending = sorted(kernel.watches)
+        read: dict[Instance, WalkedInstance] = {}
+
+        def read_next() -> None:
+            if pending and (key := pending.pop(0)) in kernel.watches:
+                kernel.now += 1
+                read[key] = kernel.read(key)
+
+        for what, which, elapsed in work:
+            kernel.do(what, which, elapsed)
+            if which % 3:
+                read_next()
+        while pending:
+            read_next()
+        # what was closed after it was read is no longer there when the rows are read again
+        read = {key: one for key, one in read.items() if key in kernel.watches}
+        ended = kernel.now
+        kernel.now += 2 * SLACK_NS
+        self._drain(kernel.now)
+        self._apply(self.order.until(ended))
+        if not kernel.has_been_walked:
+            # what was removed before the baseline was never in the ledger
+            kernel.removed_by_call -= kernel.before
+            kernel.has_been_walked = True
+        self.ledger.reconcile(Walk(began, ended, read, ()))
+        if not self.takes:
+            self._check_after(kernel)
+        self.ledger.forget_removals(began)
+
+    @invariant()
+    def counts_add_up(self) -> None:
+        if hasattr(self, "ledger"):
+            assert_counts_add_up(self.ledger)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        kernel = self.kernel
+        kernel.now += SECOND
+        self.walk_and_reconcile([])
+        expected = {(key, wd) for key, wds in kernel.watches.items() for wd in wds}
+        assert self._listed() == expected
+        look = walk(*map(kernel.read, kernel.watches), began=kernel.now)
+        assert not self.ledger.difference(look)
+        kept = {(account.instance, watch.wd) for account, watch in self.ledger.freed_by_exit}
+        assert kept <= kernel.freed_by_exit
+        assert_counts_add_up(self.ledger)
+        if not self.takes:
+            assert kept == kernel.freed_by_exit - kernel.before
+            totals = self.ledger.totals
+            assert totals.added == kernel.added
+            assert totals.removed[Cause.RM_WATCH] == len(kernel.removed_by_call)
+
+    def _listed(self) -> set[tuple[Instance, int]]:
+        accounts = self.ledger.instances.items()
+        return {(key, wd) for key, account in accounts for wd in account.watches}
+
+    def _check_after(self, kernel: _Kernel) -> None:
+        """What went implicitly during the walk may still be listed, nothing else is wrong."""
+        listed = self._listed()
+        assert {(key, wd) for key, wds in kernel.watches.items() for wd in wds} <= listed
+        assert not listed & kernel.removed_by_call
+
+    def _drain(self, now: int) -> None:
+        arrived = [traced for at, traced in self.kernel.told if at <= now]
+        self.kernel.told = [(at, traced) for at, traced in self.kernel.told if at > now]
+        for cpu in range(_CPUS):
+            self.order.add(traced for i, traced in enumerate(arrived) if i % _CPUS == cpu)
+
+    def _apply(self, events: list[Traced]) -> None:
+        for _, event, stack in events:
+            if isinstance(event, LastEvent):
+                self.ledger.apply_last(event)
+            else:
+                self.ledger.apply(event, stack)
+
+
+class _SlowCallsMachine(_LedgerMachine):
+    takes = True
+
+
+TestAgainstTheModel = _LedgerMachine.TestCase
+TestAgainstTheModel.settings = settings(max_examples=149, stateful_step_count=23)
+TestAgainstTheModelWithSlowCalls = _SlowCallsMachine.TestCase
+TestAgainstTheModelWithSlowCalls.settings = TestAgainstTheModel.settings

@@ -1,0 +1,175 @@
+"""The live screen and the lines for a pipe: one moment, always within its bounds."""
+
+from __future__ import annotations
+
+import pytest
+from build import (
+    ANOTHER_STACK,
+    STACK,
+    busy_report,
+    leak,
+    limits,
+    plain,
+    process,
+    report,
+    site,
+    widest,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from test_report_view import HOSTILE, hostile_report
+
+from tracer.core.accounts import Cause
+from tracer.core.report import Report
+from tracer.core.stack import missing
+from tracer.core.verdict import Verdict
+from tracer.views.live import live_lines
+from tracer.views.plain import HEADER, change_lines
+
+
+def _lines(of: Report, width: int = 80, height: int = 23) -> list[str]:
+    return plain(live_lines(of, width, height))
+
+
+# --- the screen ---
+
+
+def test_the_whole_screen() -> None:
+    of = report(
+        [
+            site(Verdict.YOUNG, 23, stack=STACK),
+            site(Verdict.YOUNG, 5, 7, stack=missing("no frames"), comm=b"udevd"),
+        ],
+        [
+            process(live=1500, baseline=1477, added=30, removed={Cause.RM_WATCH: 7}, rate=2.34),
+            process(450, comm=b"udevd", live=13, baseline=13, instances=2),
+        ],
+        limits=[limits()],
+        added=30,
+        removed={Cause.RM_WATCH: 7, Cause.DELETED: 2},
+        lost=1300,
+    )
+
+    title = "inotrace  2 min 13 s   30 added  9 gone  1,300 lost"
+    assert _lines(of, 100) == [
+        f"{title:<73}Ctrl-C ends with the report",
+        "",
+        " PID  COMMAND   LIVE  BEFORE  ADDED  REMOVED  INSTANCES  ADDS/S",
+        "1173  agent    1,500   1,477     30        7          1     2.3",
+        " 450  udevd       13      13      0        0          2",
+        "",
+        "LIVE  ADDED  FROM                      IN",
+        "  23     23  attach                    agent",
+        "   5      7  stack missing: no frames  udevd",
+        "",
+        "root has 7,491 of 8,192 watches and 28 of 128 instances",
+    ]
+
+
+def test_an_empty_screen_says_so() -> None:
+    assert _lines(report(), 60) == [
+        "inotrace  2 min 13 s   0 added  0 gone  0 lost",
+        "",
+        "no process uses inotify yet",
+        "",
+        "no place in the code has added a watch that is still there",
+        "",
+    ]
+
+
+def test_the_hint_goes_before_the_numbers_do() -> None:
+    assert "Ctrl-C" in _lines(report(), 79)[0]
+    assert "Ctrl-C" not in _lines(report(), 70)[0]
+
+
+@pytest.mark.parametrize(("height", "shown"), [(24, 13), (30, 19), (40, 23)])
+def test_processes_get_the_room_that_is_left(height: int, shown: int) -> None:
+    of = report([leak(), leak()], [process(100 + i) for i in range(23)], limits=[limits()])
+    lines = _lines(of, height=height)
+
+    assert len(lines) <= height
+    assert sum("agent" in line for line in lines) - 2 == shown
+    assert (f"and {23 - shown} more processes" in lines) is (shown < 23)
+    assert lines[-1].startswith("root has")
+
+
+def test_at_most_six_places_and_three_users_are_shown() -> None:
+    of = report([leak(stack=ANOTHER_STACK)] * 23, [process()], limits=[limits()] * 23)
+    lines = _lines(of, height=200)
+
+    assert sum("mount_volume" in line for line in lines) == 6
+    assert sum("root has" in line for line in lines) == 3
+
+
+_names = st.text(st.sampled_from("ab/.山é한 "), max_size=41)
+
+
+@given(
+    names=st.lists(_names, max_size=29),
+    width=st.integers(1, 200),
+    height=st.integers(1, 60),
+    number=st.integers(0, 2**40),
+)
+def test_the_screen_is_never_left(names: list[str], width: int, height: int, number: int) -> None:
+    of = report(
+        [leak(comm=name.encode()) for name in names],
+        [process(comm=name.encode(), live=number) for name in names],
+        limits=[limits(user=name) for name in names],
+        added=number,
+    )
+    lines = list(live_lines(of, width, height))
+
+    assert 0 < len(lines) <= height
+    assert widest(lines) <= width
+
+
+@pytest.mark.parametrize("width", [20, 80, 400])
+def test_hostile_names_stay_on_their_line(width: int) -> None:
+    lines = _lines(hostile_report(), width, 60)
+
+    assert all(line.isprintable() for line in lines)
+    assert any(r"\x1b[31m[bold]x\n" in line for line in lines)
+
+
+# --- the lines for a pipe ---
+
+
+def test_a_pipe_gets_a_line_for_each_process_that_changed() -> None:
+    before = report(processes=[process(7), process(11, live=5, added=5), process(13, live=2)])
+    after = report(
+        processes=[
+            process(7),
+            process(11, live=23, added=23, baseline=3),
+            process(13, removed={Cause.RM_WATCH: 2}, failed=17),
+            process(17, comm=b"new"),
+        ]
+    )
+
+    assert [HEADER, *change_lines(before, after, "20:15:07")] == [
+        "TIME         PID COMMAND              LIVE    BEFORE     ADDED   REMOVED FAILED",
+        "20:15:07      11 agent                  23         3        23         0      0",
+        "20:15:07      13 agent                   0         0         0         2     17",
+        "20:15:07      17 new                     0         0         0         0      0",
+    ]
+
+
+def test_the_first_lines_are_of_all_processes() -> None:
+    assert len(list(change_lines(None, busy_report(), "20:15:07"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"), [(0, 23, True), (23, 23, False), (17, 23, True), (0, 0, False)]
+)
+def test_new_losses_are_told_once(before: int, after: int, told: bool) -> None:
+    lines = list(change_lines(report(lost=before), report(lost=after), "20:15:07"))
+
+    assert lines == (["20:15:07 23 records lost so far"] if told else [])
+
+
+def test_a_hostile_name_is_one_field_of_one_line() -> None:
+    (line,) = change_lines(None, report(processes=[process(comm=HOSTILE)]), "20:15:07")
+
+    assert line.isprintable()
+    assert cell_len(line) == len(line)
+    assert line.startswith(r"20:15:07    1173 \x1b[31m[bold]x\n\xff\u202e\x07 ")

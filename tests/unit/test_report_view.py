@@ -1,0 +1,393 @@
+"""The report for people: whole reports at two widths, and names that must stay names."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from build import (
+    ANOTHER_STACK,
+    ATTACH,
+    MOUNT,
+    STACK,
+    WRAPPER,
+    busy_report,
+    failure,
+    leak,
+    limits,
+    plain,
+    process,
+    report,
+    site,
+    target,
+    widest,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracer.core.accounts import Cause
+from tracer.core.report import Report
+from tracer.core.stack import Frame, Stack, StackState, missing
+from tracer.core.verdict import Evidence, Verdict
+from tracer.views.report import report_lines
+from tracer.views.text import rendered
+
+
+def _lines(of: Report, width: int = 80, **options: Any) -> list[str]:
+    return plain(report_lines(of, width, **options))
+
+
+def _text(of: Report, width: int = 80, **options: Any) -> str:
+    return rendered(lambda fit: report_lines(of, fit, **options), None, width)
+
+
+# --- whole reports ---
+
+_BUSY_80 = """\
+inotrace  2 min 13 s   6.1.0-25-amd64, tracepoint
+          294 added  261 removed  5 gone otherwise  0 lost   ledger = kernel
+
+LEAK  23 watches, one place in agent[1173], none ever removed
+      attach        secrets.c:88
+      mount_volume  agent
+      + 2 more frames of runtime and library   --full-stacks
+  why   grew in each of 4 parts of 2 min 13 s, up to the end
+        none was ever removed
+  where /run/secrets/1   and 22 more
+
+HELD  7,481 watches, 1 place, 7,476 from before the trace
+      5  mount_volume  agent[1173]  did not grow in the last 2 min 1 s
+CLEAN 266 added and removed, 1 place
+      266  stack missing: the process en…fore its symbols could be read  agent
+
+FAILED 17 failed calls
+      17  inotify_add_watch ENOSPC  agent[1173]
+        the user has as many watches as fs.inotify.max_user_watches allows
+
+ PID  COMMAND   LIVE  BEFORE  ADDED  REMOVED  INSTANCES  VERDICT
+1173  agent    7,491   7,463    294      266         28  23 leaked
+ 450  udevd       13      13      0        0          1  holds
+
+root has 7,491 of 8,192 watches and 28 of 128 instances
+"""
+
+_BUSY_160 = """\
+inotrace  2 min 13 s   6.1.0-25-amd64, tracepoint   294 added  261 removed  5 gone otherwise  \
+0 lost   ledger = kernel
+
+LEAK  23 watches, one place in agent[1173], none ever removed
+      attach        secrets.c:88
+      mount_volume  agent
+      + 2 more frames of runtime and library   --full-stacks
+  why   grew in each of 4 parts of 2 min 13 s, up to the end
+        none was ever removed
+  where /run/secrets/1   and 22 more
+
+HELD  7,481 watches, 1 place, 7,476 from before the trace
+      5  mount_volume  agent[1173]  did not grow in the last 2 min 1 s
+CLEAN 266 added and removed, 1 place
+      266  stack missing: the process ended before its symbols could be read  agent
+
+FAILED 17 failed calls
+      17  inotify_add_watch ENOSPC  agent[1173]
+        the user has as many watches as fs.inotify.max_user_watches allows
+
+ PID  COMMAND   LIVE  BEFORE  ADDED  REMOVED  INSTANCES  VERDICT
+1173  agent    7,491   7,463    294      266         28  23 leaked
+ 450  udevd       13      13      0        0          1  holds
+
+root has 7,491 of 8,192 watches and 28 of 128 instances
+"""
+
+_INCOMPLETE_80 = """\
+inotrace  2 min 13 s   6.1.0-25-amd64, tracepoint
+          1 added  0 removed  0 gone otherwise  1,300 lost   ledger ≠ kernel
+1,300 records did not fit the buffers: what is live is exact, what was counted
+and by whom is not. The verdicts are inconclusive.
+The ledger could not be verified against the kernel's list at the end: the
+verdicts are inconclusive.
+
+UNSURE 1 watch, one place in agent[1173], not seen being added
+      stack missing: inotrace did not see them being added
+  why   found in the kernel's list
+  where /run/secrets/1
+
+
+ PID  COMMAND  LIVE  BEFORE  ADDED  REMOVED  INSTANCES  VERDICT
+1173  agent       1       0      0        0          1  holds
+"""
+
+_QUIET_80 = """\
+inotrace  2 min 13 s   6.1.0-25-amd64, tracepoint
+          0 added  0 removed  0 gone otherwise  0 lost   ledger = kernel
+
+CLEAN no watch was added during the trace
+"""
+
+
+def _incomplete() -> Report:
+    unseen = site(
+        Verdict.INCONCLUSIVE,
+        1,
+        0,
+        stack=missing("inotrace did not see them being added"),
+        evidence=(Evidence("unseen", "found in the kernel's list"),),
+    )
+    return report([unseen], [process(live=1)], added=1, lost=1300, complete=False)
+
+
+@pytest.mark.parametrize(
+    ("of", "width", "expected"),
+    [
+        pytest.param(busy_report(), 80, _BUSY_80, id="busy at 80"),
+        pytest.param(busy_report(), 160, _BUSY_160, id="busy at 160"),
+        pytest.param(_incomplete(), 80, _INCOMPLETE_80, id="incomplete"),
+        pytest.param(report(), 80, _QUIET_80, id="quiet"),
+    ],
+)
+def test_the_whole_report(of: Report, width: int, expected: str) -> None:
+    assert _text(of, width) == expected
+
+
+# --- the header and the warnings ---
+
+
+def test_healed_losses_are_told_but_warn_of_nothing() -> None:
+    lines = _lines(report(lost=23, healed=23))
+
+    assert "23 lost" in lines[1]
+    assert not any("inconclusive" in line for line in lines)
+
+
+def test_only_what_was_not_healed_is_warned_of() -> None:
+    assert "1 record did not fit the buffers" in _lines(report(lost=23, healed=22))[2]
+
+
+# --- sites ---
+
+
+def test_the_verdicts_come_in_order_of_need() -> None:
+    sites = [site(verdict, 3) for verdict in reversed(Verdict) if verdict is not Verdict.CLEAN]
+    lines = _lines(report(sites))
+
+    labels = [line[:6].strip() for line in lines if line[:1].isupper()]
+    assert labels == ["LEAK", "MAYBE", "UNSURE", "YOUNG", "HELD"]
+
+
+def test_removed_watches_are_set_against_all_that_were_added() -> None:
+    (headline,) = [
+        line
+        for line in _lines(report([site(Verdict.POSSIBLE, 5, 1500, removed={Cause.CLOSED: 1495})]))
+        if line.startswith("MAYBE")
+    ]
+
+    assert headline == "MAYBE 5 watches, one place in agent[1173], 1,495 of 1,500 were removed"
+
+
+@pytest.mark.parametrize(
+    ("pids", "where"), [((), "agent"), ((7,), "agent[7]"), ((7, 11), "agent (2 processes)")]
+)
+def test_a_place_names_its_process_or_how_many(pids: tuple[int, ...], where: str) -> None:
+    text = _text(report([leak(pids=pids)]))
+
+    assert f"23 watches, one place in {where}, none ever removed" in text
+
+
+def test_full_stacks_have_the_frames_of_the_runtime() -> None:
+    lines = _lines(report([leak()]), full_stacks=True)
+
+    at = lines.index("      inotify_add_watch  libc.so.6")
+    assert lines[at : at + 4] == [
+        "      inotify_add_watch  libc.so.6",
+        "      attach             secrets.c:88",
+        "      mount_volume       agent",
+        "      __libc_start_main  libc.so.6",
+    ]
+    assert not any("--full-stacks" in line for line in lines)
+
+
+def test_frames_without_a_name_are_module_and_offset() -> None:
+    frames = (Frame(None, b"/opt/agent", 0x2B67), Frame(None, None, 0x17))
+    stack = Stack(frames, StackState.COMPLETE)
+    lines = _lines(report([leak(stack=stack)]))
+
+    assert lines[4:6] == ["      agent+0x2b67", "      ?+0x17"]
+
+
+def test_a_deep_stack_is_cut_and_says_by_how_much() -> None:
+    frames = tuple(Frame(f"f{i}", b"/usr/bin/agent", i) for i in range(23))
+    lines = _lines(report([leak(stack=Stack(frames, StackState.COMPLETE))]))
+
+    assert lines[11:13] == [
+        "      f7  agent",
+        "      + 15 more frames   --full-stacks",
+    ]
+
+
+def test_a_truncated_stack_says_why() -> None:
+    stack = Stack((WRAPPER, ATTACH), StackState.TRUNCATED, "code without frame pointers")
+    lines = _lines(report([leak(stack=stack)]))
+
+    assert "      callers unknown: code without frame pointers" in lines
+
+
+def test_gone_targets_are_counted() -> None:
+    targets = [target(i, state="gone" if i % 5 else "verified") for i in range(23)]
+    lines = _lines(report([leak(targets=tuple(targets))]))
+
+    assert "        18 of 23 paths no longer exist" in lines
+
+
+def test_unknown_paths_are_passed_over_for_one_that_is_known() -> None:
+    targets = (target(1, path=None), target(2), target(3))
+
+    assert "  where /run/secrets/2   and 2 more" in _lines(report([leak(targets=targets)]))
+    assert "where" not in _text(report([leak(targets=(target(1, path=None),))]))
+
+
+def test_more_sites_than_shown_are_counted() -> None:
+    lines = _lines(report([leak(i + 1) for i in range(23)]))
+
+    assert sum(line.startswith("LEAK") for line in lines) == 11
+    assert "LEAK  221 watches in 13 more places: -f json lists all" in lines
+
+
+def test_more_places_processes_and_failures_than_shown_are_counted() -> None:
+    of = report(
+        [site(Verdict.CLEAN, 0, 2, stack=ANOTHER_STACK) for _ in range(23)],
+        [process(pid) for pid in range(23)],
+        [failure() for _ in range(23)],
+    )
+    text = _text(of)
+
+    assert "CLEAN 46 added and removed, 23 places" in text
+    assert "      and 18 more places" in text
+    assert "and 8 more processes" in text
+    assert "FAILED 391 failed calls" in text
+
+
+def test_what_was_there_before_and_is_removed_is_no_longer_held() -> None:
+    """
+    GIVEN 23 watches from before the trace
+    WHEN 6 of them are removed, and 3 are added
+    THEN 17 of those before are held, and so are the 3
+    """
+    sites = [site(Verdict.HELD, 3)]
+    processes = [process(live=20, baseline=23, added=3, removed={Cause.RM_WATCH: 6})]
+
+    assert "HELD  20 watches, 1 place, 17 from before the trace" in _lines(report(sites, processes))
+
+
+def test_nothing_is_held_when_all_from_before_is_gone() -> None:
+    gone = process(baseline=23, removed={Cause.CLOSED: 23})
+
+    assert not any(line.startswith("HELD") for line in _lines(report((), [gone])))
+
+
+def test_limits_of_several_users() -> None:
+    lines = _lines(report(limits=[limits(), limits(uid=1, user="[daemon]")]))
+
+    assert lines[-2:] == [
+        "root has 7,491 of 8,192 watches and 28 of 128 instances",
+        "[daemon] has 7,491 of 8,192 watches and 28 of 128 instances",
+    ]
+
+
+# --- width ---
+
+_long = st.text(st.sampled_from("abcdef_.:/山한é"), min_size=1, max_size=197)
+_frames = st.builds(
+    Frame,
+    st.none() | _long,
+    st.none() | _long.map(str.encode),
+    st.integers(0, 2**40),
+    st.none() | _long,
+    st.integers(1, 9999),
+)
+_stacks = st.lists(_frames, max_size=11).map(
+    lambda frames: Stack(tuple(frames), StackState.COMPLETE, "" if frames else "unknown")
+)
+_sites = st.lists(
+    st.builds(
+        lambda verdict, live, stack, path: site(
+            verdict, live, stack=stack, targets=(target(1, path=path.encode()),) * live
+        ),
+        st.sampled_from(Verdict),
+        st.integers(0, 3),
+        _stacks,
+        _long,
+    ),
+    max_size=5,
+)
+
+
+@given(_sites, st.lists(_long, max_size=3), st.sampled_from([80, 100, 160]), st.booleans())
+def test_no_line_is_wider_than_the_terminal(
+    sites: list[Any], names: list[str], width: int, full_stacks: bool
+) -> None:
+    # a comm is at most 15 bytes; the table of processes could take more
+    of = report(
+        [dataclasses.replace(one, comm="山山山山山".encode()) for one in sites],
+        [process(comm=name.encode(), live=3) for name in names],
+        [failure(explanation=name) for name in names],
+        [limits()],
+    )
+
+    assert widest(report_lines(of, width, full_stacks=full_stacks)) <= width
+
+
+@pytest.mark.parametrize("width", range(1, 40))
+def test_a_tiny_terminal_is_no_reason_to_fail(width: int) -> None:
+    held_before = report((), [process(live=5, baseline=5)])
+
+    assert _lines(busy_report(), width)
+    assert _lines(held_before, width)
+
+
+def test_wide_function_names_keep_the_columns_apart() -> None:
+    stack = Stack(
+        (ATTACH._replace(function="監視を追加"), MOUNT._replace(function="mount_volume")),
+        StackState.COMPLETE,
+    )
+
+    assert _lines(report([leak(stack=stack)]))[4:6] == [
+        "      監視を追加    secrets.c:88",
+        "      mount_volume  agent",
+    ]
+
+
+# --- hostile names ---
+
+HOSTILE = b"\x1b[31m[bold]x\n\xff\xe2\x80\xae\x07"
+_SHOWN = r"\x1b[31m[bold]x\n\xff\u202e\x07"
+
+
+def hostile_report() -> Report:
+    frame = Frame(HOSTILE.decode("utf-8", "surrogateescape"), HOSTILE, 1)
+    stacks = (
+        Stack((frame, frame._replace(file=frame.function, line=1)), StackState.TRUNCATED, "[red]"),
+        Stack((frame._replace(function=None),), StackState.COMPLETE),
+        STACK,
+    )
+    named: dict[str, Any] = {"comm": HOSTILE, "targets": (target(path=b"/" + HOSTILE),)}
+    return report(
+        [site(verdict, 1, stack=stacks[i % 3], **named) for i, verdict in enumerate(Verdict)],
+        [process(comm=HOSTILE, live=1)],
+        [failure(comm=HOSTILE)],
+        [limits(user=HOSTILE.decode("utf-8", "surrogateescape"))],
+        lost=1,
+    )
+
+
+@pytest.mark.parametrize("full_stacks", [False, True])
+@pytest.mark.parametrize("width", [80, 160, 400])
+def test_hostile_names_never_reach_the_terminal_raw(width: int, full_stacks: bool) -> None:
+    text = _text(hostile_report(), width, full_stacks=full_stacks)
+
+    assert all(character == "\n" or character.isprintable() for character in text)
+    if width == 400:
+        assert text.count(_SHOWN) >= 10
+        assert f"      {_SHOWN}" in text
+        assert f"where /{_SHOWN}" in text
+        assert f"{_SHOWN} has 7,491" in text

@@ -1,0 +1,328 @@
+"""The decoder against the C header it mirrors, and against bytes that no kernel would send."""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from struct import Struct
+
+import pytest
+from build import AGENT, FIRST, add, call_record, last, last_record, rm
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracer.core.events import NO_STACK, CallEvent, Instance, LastEvent, Op, Process, RawStack
+from tracer.core.wire import (
+    ARRIVAL,
+    CALL,
+    HEAD,
+    HOLDER,
+    LAST,
+    Arrival,
+    Holder,
+    WireError,
+    decode,
+    decode_holders,
+)
+
+_HEADER = Path(__file__).resolve().parents[2] / "bpf" / "wire.h"
+_HEAD_FIELDS = ("head.op", "head.tgid", "head.ts")
+
+# What the decoder takes from each struct, in the order of its format; for the tail only `wd`.
+_LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
+    "record_head": (HEAD, ("op", "tgid", "ts")),
+    "call_event": (
+        CALL,
+        (
+            *_HEAD_FIELDS,
+            *("group", "gen", "birth", "caller", "exec_id", "tid", "uid"),
+            *("fd", "ret", "arg", "stack_bytes", "path_bytes", "comm"),
+        ),
+    ),
+    "last_event": (LAST, (*_HEAD_FIELDS, "group", "gen", "birth", "count", "truncated")),
+    "holder": (HOLDER, Holder._fields),
+    "arrival": (ARRIVAL, Arrival._fields),
+}
+
+
+# --- the layout ---
+
+
+def _leaf_formats(layout: Struct) -> list[str]:
+    """One format a field: ``=II16s`` gives I, I, 16s."""
+    return re.findall(r"\d*[a-zA-Z]", layout.format.lstrip("="))
+
+
+def _expected(layout: Struct) -> list[tuple[int, int, bool]]:
+    """Offset, size and sign of each field as the decoder reads it."""
+    fields = []
+    at = 0
+    for format_ in _leaf_formats(layout):
+        size = Struct("=" + format_).size
+        fields.append((at, size, format_.islower() and not format_.endswith("s")))
+        at += size
+    return fields
+
+
+def _program() -> str:
+    lines = ["#include <stdio.h>", "#include <stddef.h>", '#include "wire.h"', "int main(void) {"]
+    for name, (_, fields) in _LAYOUTS.items():
+        lines.append(f'printf("size {name} %zu\\n", sizeof(struct {name}));')
+        for field in fields:
+            member = f"((struct {name} *)0)->{field}"
+            signed = "0" if field == "comm" else f"(__typeof__({member}))-1 < 0"
+            lines.append(
+                f'printf("field {name} %zu %zu %d\\n", offsetof(struct {name}, {field}), '
+                f"sizeof({member}), {signed});"
+            )
+    lines += [f'printf("op {op.name} %d\\n", OP_{op.name});' for op in Op]
+    lines.append('printf("tail last_event %zu\\n", offsetof(struct last_event, wd));')
+    return "\n".join([*lines, "return 0; }"])
+
+
+@pytest.fixture(scope="module")
+def host_layout(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
+    """What a compiler on this machine makes of the header, as words of lines."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("wire")
+    (folder / "layout.c").write_text(_program())
+    options = ["-Wall", "-Werror", "-Wno-type-limits", "-Wpadded", "-I", str(_HEADER.parent)]
+    subprocess.run(
+        [compiler, *options, "-o", str(folder / "layout"), str(folder / "layout.c")], check=True
+    )
+    printed = subprocess.run([folder / "layout"], check=True, capture_output=True, text=True)
+    return [line.split() for line in printed.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("name", sorted(_LAYOUTS))
+def test_the_decoder_reads_each_field_where_the_compiler_put_it(
+    name: str, host_layout: list[list[str]]
+) -> None:
+    found = [words[2:] for words in host_layout if words[:2] == ["field", name]]
+
+    assert [(int(at), int(size), sign == "1") for at, size, sign in found] == _expected(
+        _LAYOUTS[name][0]
+    )
+
+
+@pytest.mark.parametrize("name", sorted(_LAYOUTS))
+def test_records_are_as_long_as_the_decoder_thinks(name: str, host_layout: list[list[str]]) -> None:
+    sizes = {words[1]: int(words[2]) for words in host_layout if words[0] in ("size", "tail")}
+
+    # for last_event the later line wins: the descriptors follow what the format covers
+    assert sizes[name] == _LAYOUTS[name][0].size
+
+
+def test_no_field_of_the_header_is_missing_here() -> None:
+    source = re.sub(r"/\*.*?\*/", "", _HEADER.read_text(), flags=re.DOTALL)
+    structs = dict(re.findall(r"struct (\w+) \{(.*?)\n\};", source, re.DOTALL))
+    members = {name: re.findall(r"(\w+)(?:\[\w+\])?;", body) for name, body in structs.items()}
+
+    assert members.keys() == _LAYOUTS.keys()
+    for name, (_, fields) in _LAYOUTS.items():
+        own = [field for field in fields if not field.startswith("head.")]
+        tail = {"last_event": ["wd"]}.get(name, [])
+        head = ["head"] if len(own) < len(fields) else []
+        assert members[name] == [*head, *own, *tail]
+
+
+def test_operations_have_the_numbers_of_the_header(host_layout: list[list[str]]) -> None:
+    source = _HEADER.read_text()
+
+    assert {words[1]: int(words[2]) for words in host_layout if words[0] == "op"} == {
+        op.name: op.value for op in Op
+    }
+    assert set(re.findall(r"\bOP_(\w+) =", source)) == {op.name for op in Op}
+
+
+# --- calls ---
+
+_U32 = st.integers(0, 2**32 - 1)
+_S32 = st.integers(-(2**31), 2**31 - 1)
+_U64 = st.integers(0, 2**64 - 1)
+
+_stacks = st.one_of(
+    st.just(NO_STACK),
+    st.builds(
+        lambda frames, caller: RawStack(frames, caller, 0),
+        st.lists(st.binary(min_size=8, max_size=8), min_size=1, max_size=64).map(b"".join),
+        _U64,
+    ),
+    st.builds(lambda error, caller: RawStack(b"", caller, error), st.integers(-4095, -1), _U64),
+)
+_calls = st.builds(
+    CallEvent,
+    op=st.sampled_from([op.value for op in Op if op is not Op.LAST]),
+    tgid=_U32,
+    ts=_U64,
+    group=_U64,
+    gen=_U64,
+    birth=_U64,
+    exec_id=_U32,
+    tid=_U32,
+    uid=_U32,
+    fd=_S32,
+    ret=_S32,
+    arg=_U32,
+    comm=st.binary(max_size=16).filter(lambda comm: b"\0" not in comm),
+    path=st.none() | st.binary(max_size=199),
+    stack=_stacks,
+)
+_lasts = st.builds(
+    LastEvent, _U32, _U64, _U64, _U64, _U64, st.lists(_S32, max_size=23).map(tuple), st.booleans()
+)
+
+
+@given(_calls, st.integers(0, 23))
+def test_a_call_survives_the_wire(event: CallEvent, padding: int) -> None:
+    assert decode(call_record(event, padding)) == event
+
+
+@given(_lasts, st.integers(0, 23))
+def test_last_watches_survive_the_wire(event: LastEvent, padding: int) -> None:
+    assert decode(last_record(event, padding)) == event
+
+
+@given(_calls, st.data())
+def test_a_shortened_call_is_an_error(event: CallEvent, data: st.DataObject) -> None:
+    record = call_record(event)
+    length = data.draw(st.integers(0, len(record) - 1))
+
+    with pytest.raises(WireError):
+        decode(record[:length])
+
+
+@given(_lasts, st.data())
+def test_shortened_last_watches_are_an_error(event: LastEvent, data: st.DataObject) -> None:
+    record = last_record(event)
+    length = data.draw(st.integers(0, len(record) - 1))
+
+    with pytest.raises(WireError):
+        decode(record[:length])
+
+
+_kinds = st.sampled_from([op.value for op in Op]) | _U32
+# tails whose two lengths are near what the record holds, or anything
+_near = st.tuples(st.integers(-20, 90), st.integers(-20, 90)) | st.tuples(_S32, _S32)
+
+
+@given(
+    st.binary(max_size=300)
+    | st.builds(lambda op, rest: op.to_bytes(4, "little") + rest, _kinds, st.binary(max_size=300))
+    | st.builds(
+        lambda op, lengths, tail: CALL.pack(op, *range(12), *lengths, b"agent") + tail,
+        st.sampled_from([1, 2, 3]),
+        _near,
+        st.integers(0, 150).map(bytes),
+    )
+)
+def test_any_bytes_decode_or_are_a_wire_error(record: bytes) -> None:
+    try:
+        event = decode(record)
+    except WireError:
+        return
+    if isinstance(event, CallEvent):
+        assert len(event.stack.addresses()) * 8 == len(event.stack.frames)
+
+
+@given(st.binary(max_size=3 * HOLDER.size))
+def test_any_bytes_are_holders_or_a_wire_error(rows: bytes) -> None:
+    if len(rows) % HOLDER.size:
+        with pytest.raises(WireError):
+            decode_holders(rows)
+    else:
+        assert len(decode_holders(rows)) == len(rows) // HOLDER.size
+
+
+def test_one_byte_less_is_an_error() -> None:
+    for record in (call_record(add(17, 5)), last_record(last(17, [5]))):
+        decode(record)
+        with pytest.raises(WireError):
+            decode(record[:-1])
+
+
+def test_half_a_frame_is_an_error() -> None:
+    event = add(17, 5)._replace(stack=RawStack(b"\1" * 12, 0, 0), path=b"/")
+
+    with pytest.raises(WireError, match="12 bytes of frames"):
+        decode(call_record(event))
+
+
+def test_an_unknown_kind_is_named() -> None:
+    with pytest.raises(WireError, match="unknown kind 23"):
+        decode(HEAD.pack(23, 1173, 1) + bytes(200))
+
+
+def test_an_unread_stack_is_told_by_its_errno() -> None:
+    record = call_record(add(17, 5)._replace(stack=RawStack(b"", 0xCA11, -errno.EFAULT)))
+
+    event = decode(record)
+
+    assert isinstance(event, CallEvent)
+    assert event.stack == RawStack(b"", 0xCA11, -errno.EFAULT)
+    assert event.path == b"/run/secrets/5"
+
+
+def test_an_unread_path_is_none_and_not_empty() -> None:
+    unread = bytearray(call_record(add(17, 5)._replace(path=None)))
+    unread[CALL.size - 20 : CALL.size - 16] = (-errno.EFAULT).to_bytes(4, "little", signed=True)
+
+    assert decode(bytes(unread)).path is None  # type: ignore[union-attr]
+    assert decode(call_record(add(17, 5)._replace(path=b""))).path == b""  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("comm", "decoded"),
+    [(b"agent", b"agent"), (b"sixteen bytes!!!", b"sixteen bytes!!!"), (b"a\0left over", b"a")],
+)
+def test_comm_ends_at_its_nul_if_it_has_one(comm: bytes, decoded: bytes) -> None:
+    assert decode(call_record(add(17, 5, comm=comm))).comm == decoded  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "path", [b"/caf\xe9", b"/two\nlines", b"/\x1b[31m", b"relative", b"/" + b"x" * 4094]
+)
+def test_paths_stay_byte_exact(path: bytes) -> None:
+    frames = bytes(range(64))
+    event = add(17, 5, path=path)._replace(stack=RawStack(frames, 0, 0))
+
+    decoded = decode(call_record(event, padding=5))
+
+    assert isinstance(decoded, CallEvent)
+    assert (decoded.path, decoded.stack.frames) == (path, frames)
+
+
+def test_frames_are_innermost_first() -> None:
+    frames = (0x401000).to_bytes(8, "little") + (0x402000).to_bytes(8, "little")
+
+    assert RawStack(frames, 0, 0).addresses() == (0x401000, 0x402000)
+
+
+# --- what events say of themselves ---
+
+
+def test_the_descriptor_of_an_add_is_its_result_and_of_a_removal_its_argument() -> None:
+    assert add(1, 23).wd == 23
+    assert rm(1, 23).wd == 23
+    assert rm(1, -1).wd == -1
+    assert rm(1, -(2**31)).wd == -(2**31)
+
+
+def test_events_name_their_process_and_instance() -> None:
+    event = add(1, 23)
+
+    assert (event.process, event.instance) == (AGENT, FIRST)
+    assert last(1, [23]).instance == FIRST
+    assert event._replace(birth=8).process == Process(AGENT.pid, 8)
+    assert event._replace(gen=101).instance == Instance(FIRST.group, 101)
+
+
+def test_holders_are_whole_rows() -> None:
+    rows = [Holder(*range(100, 113)), Holder(*range(200, 213))]
+
+    assert decode_holders(b"".join(HOLDER.pack(*row) for row in rows)) == rows
