@@ -28,8 +28,7 @@ static __always_inline void submit_last(void *ctx, struct last_walk *w)
 	u32 bytes = sizeof(w->event) - sizeof(w->event.wd) +
 		    4 * (w->event.count & (LAST_WDS_MAX - 1));
 
-	if (!w->event.count && !w->event.truncated)
-		return;
+	/* also without watches: user space must learn that this holder ended */
 	count(SUBMITTED);
 	if (events.perf_submit(ctx, &w->event, bytes & 0xfff))
 		count(LOST);

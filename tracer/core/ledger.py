@@ -86,7 +86,8 @@ class Ledger:
 
     def apply_last(self, event: LastEvent) -> None:
         """The watches that an instance still had when a process holding it ended."""
-        self.last_exit_at = max(self.last_exit_at or 0, event.ts)
+        if event.wds or event.truncated:
+            self.last_exit_at = max(self.last_exit_at or 0, event.ts)
         account = self.instances.get(event.instance)
         if account is None:
             return

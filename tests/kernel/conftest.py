@@ -1,0 +1,134 @@
+"""Fixtures of the tests that load BPF programs into the running kernel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from harness import PATIENCE_S, Inotrace, Puppet, Terminal, puppet_of
+
+_WORKLOADS = Path(__file__).with_name("workloads")
+# inotrace reads stacks by frame pointers
+_FLAGS = ("-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread")
+
+
+@pytest.fixture(scope="session")
+def root() -> None:
+    """For tests that need root; INOTRACE_REQUIRE_ROOT=1 makes its absence a failure."""
+    if os.geteuid() == 0:
+        return
+    reason = "needs root to load BPF programs: start it with sudo"
+    if os.environ.get("INOTRACE_REQUIRE_ROOT") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def puppet_program(root: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("workloads") / "puppet"
+    source = _WORKLOADS / "puppet.c"
+    subprocess.run(["gcc", *_FLAGS, "-o", program, source], check=True)
+    return program
+
+
+@pytest.fixture
+def puppet(start_puppet: Callable[..., Puppet]) -> Puppet:
+    """A process that uses inotify as told."""
+    return start_puppet()
+
+
+@pytest.fixture
+def start_puppet(puppet_program: Path) -> Iterator[Callable[..., Puppet]]:
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(program: Path | bytes = puppet_program, **options: Any) -> Puppet:
+        process = subprocess.Popen(
+            [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, **options
+        )
+        processes.append(process)
+        return puppet_of(process)
+
+    yield start
+    for process in processes:
+        # its end of the conversation is the end of the puppet and of all it left behind
+        process.communicate(timeout=PATIENCE_S)
+
+
+@pytest.fixture
+def inotrace(root: None) -> Iterator[Callable[..., Inotrace]]:
+    """Starts inotrace; what still runs at the end of the test is killed."""
+    started: list[Inotrace] = []
+
+    def start(*arguments: object, **options: Any) -> Inotrace:
+        started.append(Inotrace(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.process.kill()
+        for stream in (each.process.stdin, each.process.stdout, each.process.stderr):
+            if stream is not None:
+                stream.close()
+        each.process.wait()
+
+
+@pytest.fixture
+def terminal(root: None) -> Iterator[Callable[..., Terminal]]:
+    """Starts inotrace in a terminal; what still runs at the end of the test is killed."""
+    started: list[Terminal] = []
+
+    def start(*arguments: object, **options: Any) -> Terminal:
+        started.append(Terminal(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    """23 folders to watch."""
+    made = [tmp_path / "watched" / str(at) for at in range(23)]
+    for each in made:
+        each.mkdir(parents=True)
+    return made
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, root: None) -> Iterator[Callable[[str], Path]]:
+    """Mounts a tmpfs with the given options; unmounted at the end unless the test did."""
+    mounts: list[Path] = []
+
+    def mount(options: str = "size=1m") -> Path:
+        where = tmp_path / f"mounted-{len(mounts)}"
+        where.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "inotrace-test", str(where)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount a tmpfs: {done.stderr}")
+        mounts.append(where)
+        return where
+
+    yield mount
+    for where in mounts:
+        if os.path.ismount(where):
+            subprocess.run(["umount", str(where)], check=True)
+
+
+@pytest.fixture
+def program_named(puppet_program: Path, tmp_path: Path) -> Callable[[bytes], bytes]:
+    """A copy of the puppet under a file name of any bytes."""
+
+    def copy(name: bytes) -> bytes:
+        path = os.path.join(os.fsencode(tmp_path), name)
+        shutil.copy(os.fsencode(puppet_program), path)
+        return path
+
+    return copy

@@ -1,0 +1,289 @@
+"""What the kernel tests drive: puppets that use inotify as told, and inotrace itself."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable, NamedTuple
+
+from tracer.session import Session
+
+CHECKOUT = Path(__file__).parents[2]
+# Far above what anything here takes: to be reached is a failure, not a delay.
+PATIENCE_S = 30.0
+_SUMMARY = re.compile(r"inotify wd:([0-9a-f]+) ino:([0-9a-f]+) sdev:([0-9a-f]+) ")
+
+
+class KernelWatch(NamedTuple):
+    wd: int
+    ino: int
+    dev: int
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """What inotrace runs with: the checkout, and nothing that depends on who tests."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return {
+        **kept,
+        "LANG": "C.UTF-8",
+        "TERM": "xterm-256color",
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **changes,
+    }
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """For what the kernel does in its own time and tells nobody about."""
+    ends = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < ends, f"never came: {what}"
+        time.sleep(0.005)
+
+
+class Reader:
+    """Lines of a pipe or terminal as they come, with patience but not for ever."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._ended = False
+        self.seen = b""
+        self._at = 0
+
+    def line(self) -> bytes:
+        """The next line without its end."""
+        self._read_until(lambda: b"\n" in self.seen[self._at :])
+        assert self._at < len(self.seen), f"it ended after {self.seen[-2000:]!r}"
+        line, _, _ = self.seen[self._at :].partition(b"\n")
+        self._at += len(line) + 1
+        return line.rstrip(b"\r")
+
+    def ready(self, timeout: float) -> bool:
+        """Whether there is something to read."""
+        return self._at < len(self.seen) or bool(select.select([self._fd], [], [], timeout)[0])
+
+    def until(self, wanted: bytes) -> bytes:
+        """Read on until `wanted` was read; all that came so far."""
+        self._read_until(lambda: wanted in self.seen)
+        assert wanted in self.seen, f"{wanted!r} never came, but {self.seen!r}"
+        return self.seen
+
+    def until_seen(self, wanted: bytes, times: int) -> None:
+        """Read on until `wanted` was read so often, from the beginning on."""
+        self._read_until(lambda: self.seen.count(wanted) >= times)
+
+    def rest(self) -> bytes:
+        """Everything up to the end of the file, what was read before included."""
+        self._read_until(lambda: False)
+        return self.seen
+
+    def _read_until(self, condition: Callable[[], bool]) -> None:
+        ends = time.monotonic() + PATIENCE_S
+        while not condition() and not self._ended:
+            readable = select.select([self._fd], [], [], max(ends - time.monotonic(), 0))[0]
+            assert readable, f"nothing more came in {PATIENCE_S:g} s after {self.seen[-2000:]!r}"
+            try:
+                chunk = os.read(self._fd, 65536)
+            except OSError:
+                # EIO: the last program on a terminal ended
+                chunk = b""
+            self._ended = not chunk
+            self.seen += chunk
+
+
+class Puppet:
+    """
+    A conversation with workloads/puppet.c over a pair of pipes.
+
+    Calling it sends a command and returns the answer. A path or name is Path or bytes.
+    """
+
+    def __init__(self, commands: int, answers: int) -> None:
+        self._commands = commands
+        self._reader = Reader(answers)
+        self.pid = self.answer()
+
+    def __call__(self, *words: object) -> int:
+        self.tell(*words)
+        return self.answer()
+
+    def tell(self, *words: object) -> None:
+        """Send a command and do not wait for its end."""
+        name, *arguments = words
+        line = " ".join([str(name), *map(_word, arguments)])
+        os.write(self._commands, line.encode() + b"\n")
+
+    def answer(self) -> int:
+        return int(self._reader.line())
+
+    def has_answered(self) -> bool:
+        """Whether an answer waits to be read; looks for 20 ms."""
+        return self._reader.ready(0.02)
+
+    def ok(self, *words: object) -> int:
+        """Send a command that must succeed."""
+        result = self(*words)
+        assert result >= 0, f"{words}: {os.strerror(-result)}"
+        return result
+
+
+def _word(argument: object) -> str:
+    if isinstance(argument, (bytes, Path)):
+        return os.fsencode(argument).hex()
+    return str(argument)
+
+
+def puppet_of(process: subprocess.Popen[bytes]) -> Puppet:
+    """The conversation with a puppet that was started with pipes, also through inotrace."""
+    assert process.stdin is not None and process.stdout is not None
+    return Puppet(process.stdin.fileno(), process.stdout.fileno())
+
+
+class Inotrace:
+    """One run of the command line. `out` and `err` read what it prints if they are pipes."""
+
+    def __init__(self, *arguments: object, env: dict[str, str] | None = None, **options: Any):
+        options.setdefault("stdin", subprocess.DEVNULL)
+        options.setdefault("stdout", subprocess.PIPE)
+        options.setdefault("stderr", subprocess.PIPE)
+        options.setdefault("cwd", "/")
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [sys.executable, "-m", "tracer", *map(os.fspath, map(_argument, arguments))],
+            env=env or environment(),
+            **options,
+        )
+        if self.process.stdout is not None:
+            self.out = Reader(self.process.stdout.fileno())
+        if self.process.stderr is not None:
+            self.err = Reader(self.process.stderr.fileno())
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """End it with a signal; its exit code."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE_S)
+
+    def report(self) -> Any:
+        """Standard output as JSON."""
+        return json.loads(self.out.rest())
+
+    def error(self) -> str:
+        """The single line on standard error, without the tool's name."""
+        text = self.err.rest().decode()
+        assert text.startswith("inotrace: ") and text.count("\n") == 1, text
+        return text[len("inotrace: ") : -1]
+
+
+class Terminal:
+    """One run of the command line with a terminal of its own, 120 columns wide."""
+
+    def __init__(self, *arguments: object, env: dict[str, str] | None = None) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [sys.executable, "-m", "tracer", *map(os.fspath, map(_argument, arguments))],
+            env=env or environment(),
+            cwd="/",
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            # Ctrl-C goes to whom the terminal belongs
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        os.close(slave)
+        self._reader = Reader(self._master)
+        self.until, self.until_seen, self.line, self.rest = (
+            self._reader.until,
+            self._reader.until_seen,
+            self._reader.line,
+            self._reader.rest,
+        )
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
+    def wait(self) -> int:
+        # what nobody reads would hold it up
+        self.rest()
+        return self.process.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+
+
+def _argument(argument: object) -> str | bytes:
+    return argument if isinstance(argument, bytes) else str(argument)
+
+
+# --- ledger against kernel ---
+
+
+def kernel_watches(pid: int, fd: int) -> Counter[KernelWatch]:
+    """What fdinfo says of one descriptor, read independently of inotrace."""
+    text = Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
+    return Counter(
+        KernelWatch(*(int(each, 16) for each in found)) for found in _SUMMARY.findall(text)
+    )
+
+
+def kernel_watches_of(*held: tuple[int, int]) -> Counter[KernelWatch]:
+    """What several instances watch, each named by one descriptor (pid, fd) on it."""
+    return sum((kernel_watches(pid, fd) for pid, fd in held), Counter())
+
+
+def ledger_watches(session: Session) -> Counter[KernelWatch]:
+    """What the session takes for live."""
+    watches = [watch for _, watch in session._ledger.watches()]
+    return Counter(
+        KernelWatch(watch.wd, watch.target.ino, watch.target.dev)
+        for watch in watches
+        if watch.target is not None
+    ) + Counter(KernelWatch(watch.wd, 0, 0) for watch in watches if watch.target is None)
+
+
+# --- reports ---
+
+
+def site_of(report: Any, function: str) -> Any:
+    """The one site of a JSON report that has the function among its frames."""
+    found = [
+        site
+        for site in report["sites"]
+        if function in [frame["function"] for frame in site["frames"]]
+    ]
+    assert len(found) == 1, [site["frames"] for site in report["sites"]]
+    return found[0]
+
+
+def process_of(report: Any, pid: int) -> Any:
+    (found,) = [process for process in report["processes"] if process["pid"] == pid]
+    return found
+
+
+def removed(**causes: int) -> dict[str, int]:
+    """Removals by cause as JSON has them, zeros filled in."""
+    names = ("rm_watch", "deleted", "unmounted", "oneshot", "closed", "unknown")
+    assert set(causes) <= set(names)
+    return {name: causes.get(name, 0) for name in names}

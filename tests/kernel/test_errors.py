@@ -1,0 +1,276 @@
+"""What cannot be done is one line that says why, without a traceback, and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+from harness import CHECKOUT, Inotrace, Puppet, environment
+
+from tracer.cli import app
+from tracer.kernel import probe
+
+pytestmark = pytest.mark.usefixtures("root")
+
+Start = Callable[..., Inotrace]
+_NOBODY = 65534
+
+
+def fails(tool: Inotrace, code: int = 1) -> str:
+    """The one line it ends with."""
+    line = tool.error()
+    assert tool.out.rest() == b""
+    assert tool.wait() == code
+    return line
+
+
+# --- what is asked for ---
+
+
+def test_not_root(inotrace: Start) -> None:
+    def start(*arguments: object) -> Inotrace:
+        return inotrace(*arguments, user=_NOBODY, group=_NOBODY, extra_groups=[])
+
+    try:
+        can_run = start("--version").wait() == 0
+    except OSError:
+        can_run = False
+    if not can_run:
+        pytest.skip(f"user {_NOBODY} cannot run {sys.executable} with {CHECKOUT}")
+    for command in (["trace"], ["events"], ["demo"], ["run", "--", "true"]):
+        assert fails(start(*command)) == "tracing needs root: run it with sudo"
+
+
+def test_no_such_process(inotrace: Start) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+
+    line = fails(inotrace("trace", "-p", ended.pid))
+
+    assert line.startswith(f"no process {ended.pid}: ")
+
+
+def test_unknown_user(inotrace: Start) -> None:
+    line = fails(inotrace("trace", "-u", "no-such-user"), code=2)
+
+    assert line.startswith("no user called no-such-user: ")
+
+
+def test_debug_shows_the_traceback(inotrace: Start) -> None:
+    tool = inotrace("--debug", "trace", "-u", "no-such-user")
+
+    first, second, *_, last = tool.err.rest().decode().splitlines()
+    assert tool.wait() == 2
+    assert first.startswith("inotrace: no user called no-such-user")
+    assert second.startswith("Traceback")
+    assert "InotraceError" in last
+
+
+# --- where it should go ---
+
+
+def test_an_existing_file_is_kept_without_force(
+    inotrace: Start, puppet: Puppet, tmp_path: Path
+) -> None:
+    path = tmp_path / "report"
+    path.write_text("mine")
+
+    line = fails(inotrace("trace", "-o", path))
+    assert line == f"{path} exists: choose another name or overwrite it with --force"
+    assert path.read_text() == "mine"
+
+    forced = inotrace("trace", "-p", puppet.pid, "-d", "0.1", "-f", "json", "-o", path, "--force")
+    assert forced.wait() == 0
+    assert json.loads(path.read_text())["schema"] == "inotrace.report/1"
+
+
+def test_a_missing_folder(inotrace: Start, tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "report"
+
+    assert fails(inotrace("trace", "-o", path)).startswith(f"cannot write {path}: ")
+
+
+def test_a_full_disk_does_not_cost_the_report(
+    inotrace: Start, puppet: Puppet, folders: list[Path], mounted: Callable[..., Path]
+) -> None:
+    path = mounted("size=4k") / "report"
+    tool = inotrace("trace", "-p", puppet.pid, "-f", "json", "-o", path)
+    assert tool.err.line() == b"inotrace: tracing; Ctrl-C ends it"
+    fd = puppet.ok("init")
+    for folder in folders:
+        puppet.ok("leak", fd, folder)
+
+    assert tool.stop() == 1
+    assert tool.report()["trace"]["added"] == 23
+    assert tool.err.rest().decode().splitlines()[1:] == [
+        f"inotrace: cannot write {path}: No space left on device; "
+        "it was printed on standard output instead"
+    ]
+    assert os.listdir(path.parent) == []
+
+
+# --- what the machine lacks ---
+
+
+def test_bcc_is_missing(inotrace: Start, tmp_path: Path) -> None:
+    (tmp_path / "bcc").mkdir()
+    (tmp_path / "bcc/__init__.py").write_text("raise ImportError('No module named bcc')\n")
+    env = environment(PYTHONPATH=f"{tmp_path}:{CHECKOUT}")
+
+    line = fails(inotrace("trace", env=env))
+
+    assert line.startswith("BCC's Python module is missing: install python3-bpfcc")
+
+
+def in_namespace(prepare: str, *command: object) -> subprocess.CompletedProcess[str]:
+    """inotrace among mounts of its own, after the shell commands in `prepare`."""
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is missing (util-linux)")
+    script = f'{{ {prepare}; }} || exit 77; exec "$@"'
+    inner = [sys.executable, "-m", "tracer", *map(str, command)]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *inner],
+        env=environment(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if done.returncode == 77:
+        pytest.skip(f"cannot prepare the mounts: {done.stderr}")
+    return done
+
+
+def fails_there(done: subprocess.CompletedProcess[str]) -> str:
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("inotrace: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr[len("inotrace: ") : -1]
+
+
+_WITHOUT_TRACEFS = (
+    "mount -t tmpfs none /sys/kernel/tracing && mount -t tmpfs none /sys/kernel/debug"
+)
+
+
+def test_tracefs_is_mounted_when_it_is_not() -> None:
+    done = in_namespace(_WITHOUT_TRACEFS, "trace", "-d", "0.1", "-f", "json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["trace"]["complete"] is True
+    first, *_ = done.stderr.splitlines()
+    assert first == "inotrace: mounted tracefs on /sys/kernel/tracing, where it stays"
+
+
+def test_tracefs_cannot_be_mounted(inotrace: Start) -> None:
+    if shutil.which("setpriv") is None:
+        pytest.skip("setpriv is missing (util-linux)")
+    script = (
+        f"{_WITHOUT_TRACEFS} || exit 77; "
+        'exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin -- "$@"'
+    )
+    inner = [sys.executable, "-m", "tracer", "trace"]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *inner],
+        env=environment(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    if done.returncode == 77:
+        pytest.skip(f"cannot prepare the mounts: {done.stderr}")
+
+    line = fails_there(done)
+    assert line.startswith("cannot mount tracefs (Operation not permitted): try ")
+
+
+def test_btf_is_missing() -> None:
+    done = in_namespace("mount -t tmpfs none /sys/kernel/btf", "trace")
+
+    assert "/sys/kernel/btf/vmlinux" in fails_there(done)
+    assert "CONFIG_DEBUG_INFO_BTF" in done.stderr
+
+
+def test_the_kernel_is_locked_down() -> None:
+    prepare = (
+        "mount -t tmpfs none /sys/kernel/security && "
+        "echo 'none integrity [confidentiality]' >/sys/kernel/security/lockdown"
+    )
+    done = in_namespace(prepare, "trace")
+
+    assert fails_there(done).startswith("the kernel is locked down (confidentiality)")
+
+
+def test_integrity_lockdown_allows_tracing() -> None:
+    prepare = (
+        "mount -t tmpfs none /sys/kernel/security && "
+        "echo 'none [integrity] confidentiality' >/sys/kernel/security/lockdown"
+    )
+    done = in_namespace(prepare, "trace", "-d", "0.1", "-f", "json")
+
+    assert done.returncode == 0, done.stderr
+
+
+# --- what BCC says ---
+
+
+@pytest.fixture
+def broken_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Definitions with which the program cannot compile."""
+    definitions = [*probe.compiler_definitions(), "-DFILTER_UID=no_such_name"]
+    monkeypatch.setattr(probe, "compiler_definitions", lambda: definitions)
+
+
+@pytest.mark.usefixtures("broken_build")
+def test_bcc_is_silent_and_debug_shows_what_it_said(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["inotrace", "trace", "-d", "1"])
+    assert app.main() == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == "inotrace: the BPF program does not compile or load here: --debug shows why\n"
+
+    monkeypatch.setattr(sys, "argv", ["inotrace", "--debug", "trace", "-d", "1"])
+    assert app.main() == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "Traceback" in err and "no_such_name" in err
+
+
+def test_a_program_that_the_verifier_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """GIVEN offsets with which the program compiles THEN what the verifier says stays inside."""
+    joined = probe._joined
+    monkeypatch.setattr(
+        probe,
+        "_joined",
+        lambda *given: joined(*given).replace("fd >= table.slots", "*(u64 *)(u64)fd"),
+    )
+    monkeypatch.setattr(sys, "argv", ["inotrace", "events", "-d", "1"])
+
+    assert app.main() == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("inotrace: the BPF program does not compile or load here")
+
+
+def test_the_command_does_not_run_if_tracing_cannot(
+    monkeypatch: pytest.MonkeyPatch,
+    broken_build: None,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    started = tmp_path / "started"
+    monkeypatch.setattr(sys, "argv", ["inotrace", "run", "--", "touch", str(started)])
+
+    assert app.main() == 1
+    assert capfd.readouterr().err.count("\n") == 1
+    assert not started.exists()

@@ -1,0 +1,504 @@
+"""`inotrace ls` against instances that the test's own child processes made."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import pwd
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from tracer.kernel.fdinfo import can_compare_files
+
+_CHECKOUT = Path(__file__).parents[2]
+_LS = [sys.executable, "-m", "tracer", "ls"]
+_NOBODY = 65534
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: start it with sudo")
+needs_kcmp = pytest.mark.skipif(not can_compare_files(), reason="the kernel refuses kcmp")
+
+_PRELUDE = """
+import ctypes, json, os, socket, sys
+libc = ctypes.CDLL(None, use_errno=True)
+
+def checked(result):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+def instance(*paths, mask=0x100):
+    fd = checked(libc.inotify_init1(os.O_CLOEXEC))
+    for path in paths:
+        checked(libc.inotify_add_watch(fd, os.fsencode(path), mask))
+    return fd
+
+def wait():
+    os.read(0, 1)
+    os._exit(0)
+
+def ready(**facts):
+    print(json.dumps(facts), flush=True)
+    wait()
+
+paths = sys.argv[1:]
+"""
+
+Facts = dict[str, Any]
+Start = Callable[..., tuple[int, Facts]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Run Python code in a child that then waits, until the test ends, for its stdin to close."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def run(code: str, *paths: Path, **options: Any) -> tuple[int, Facts]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", _PRELUDE + code, *paths],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            **options,
+        )
+        children.append(child)
+        assert child.stdout is not None
+        return child.pid, json.loads(child.stdout.readline())
+
+    yield run
+    for child in children:
+        child.communicate()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    made = [tmp_path / "watched" / str(at) for at in range(23)]
+    for folder in made:
+        folder.mkdir(parents=True)
+    return made
+
+
+def ls(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The finished command; what it prints is captured as UTF-8."""
+    options.setdefault("stdout", subprocess.PIPE)
+    return subprocess.run(
+        [*_LS, *map(str, arguments)],
+        env=_environment(),
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        cwd="/",
+        timeout=60,
+        **options,
+    )
+
+
+def document(*arguments: object) -> Any:
+    done = ls("-f", "json", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def records(*arguments: object) -> list[list[str]]:
+    """The fields of each line of plain output, without the header."""
+    done = ls(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [line.split() for line in done.stdout.splitlines()[1:]]
+
+
+def _environment(**changes: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return {**kept, "PYTHONPATH": str(_CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1", **changes}
+
+
+# --- what is counted ---
+
+
+def test_counts_equal_what_was_made(start: Start, folders: list[Path]) -> None:
+    """GIVEN instances of 23, 7 and 0 watches WHEN listed THEN just these, most first."""
+    pid, fds = start(
+        "ready(all=instance(*paths), some=instance(*paths[:7]), none=instance())", *folders
+    )
+    executable = os.path.realpath(sys.executable)
+
+    (row, total) = records(pid)
+    assert [*row[:5], row[6]] == [str(pid), _me(), "3", "30", "-", executable]
+    assert total[:4] == ["total", "-", "3", "30"]
+    assert [row[:4] for row in records("--by", "fd", "-p", pid)] == [
+        [str(pid), str(fds["all"]), _me(), "23"],
+        [str(pid), str(fds["some"]), _me(), "7"],
+        [str(pid), str(fds["none"]), _me(), "0"],
+        ["total", "-", "-", "30"],
+    ]
+
+
+def test_targets_watched_more_than_once_come_first(start: Start, folders: list[Path]) -> None:
+    pid, _ = start("ready(a=instance(*paths), b=instance(*paths[:7], mask=2))", *folders)
+
+    *rows, total = records("--by", "target", pid)
+
+    inodes = [str(folder.stat().st_ino) for folder in folders]
+    assert {row[0] for row in rows[:7]} == set(inodes[:7])
+    assert {row[0] for row in rows[7:]} == set(inodes[7:])
+    assert [row[2] for row in rows] == ["2"] * 7 + ["1"] * 16
+    assert {row[3] for row in rows[:7]} == {"IN_MODIFY|IN_CREATE"}
+    assert rows[0][4].endswith(f"[{pid}]")
+    assert total[2:] == ["30", "-", "23", "unique", "targets"]
+
+
+def test_json_has_every_watch(start: Start, folders: list[Path]) -> None:
+    pid, fds = start("ready(all=instance(*paths))", *folders)
+
+    shown = document(pid)
+
+    assert (shown["schema"], shown["complete"]) == ("inotrace.ls/1", True)
+    assert shown["host"]["kernel"] == os.uname().release
+    assert {(watch["pid"], watch["fd"], watch["instance"]) for watch in shown["watches"]} == {
+        (pid, fds["all"], shown["instances"][0]["id"])
+    }
+    assert sorted(watch["ino"] for watch in shown["watches"]) == sorted(
+        folder.stat().st_ino for folder in folders
+    )
+    assert {tuple(watch["mask"]) for watch in shown["watches"]} == {("IN_CREATE",)}
+    assert len({watch["wd"] for watch in shown["watches"]}) == 23
+
+
+def test_use_is_counted_against_the_limit(start: Start, folders: list[Path]) -> None:
+    start("ready(all=instance(*paths))", *folders)
+
+    (usage,) = [
+        one
+        for one in document("-p", os.getpid())["limits"]
+        if one["uid"] == os.geteuid() and one["userns"] == os.stat("/proc/self/ns/user").st_ino
+    ]
+
+    limits = Path("/proc/sys/fs/inotify")
+    assert usage["source"] == "counted"
+    assert usage["watches"]["used"] >= 23
+    assert usage["watches"]["limit"] == int((limits / "max_user_watches").read_text())
+    assert usage["instances"]["limit"] == int((limits / "max_user_instances").read_text())
+
+
+# --- sharing ---
+
+
+@needs_kcmp
+def test_duplicates_forks_and_passed_ones_count_once(start: Start, folders: list[Path]) -> None:
+    """GIVEN one instance held by dup, by a child and sent to it WHEN listed THEN it is one."""
+    code = """
+fd = instance(*paths)
+twin = os.dup(fd)
+here, there = socket.socketpair()
+child = os.fork()
+if child == 0:
+    socket.recv_fds(there, 1, 1)
+    there.send(b"x")
+    wait()
+socket.send_fds(here, [b"x"], [fd])
+here.recv(1)
+ready(fd=fd, twin=twin, child=child)
+"""
+    pid, facts = start(code, *folders)
+    child = facts["child"]
+
+    shown = document(pid)
+    assert [one["watches"] for one in shown["instances"]] == [23]
+    assert len(shown["watches"]) == 23
+    holders = [(one["pid"], one["fd"]) for one in shown["instances"][0]["holders"]]
+    assert len(holders) == 5
+    assert {(pid, facts["fd"]), (pid, facts["twin"]), (child, facts["twin"])} < set(holders)
+
+    rows = records(pid, child)
+    assert sorted(row[:5] for row in rows[:2]) == sorted(
+        [[str(pid), _me(), "1", "23", str(child)], [str(child), _me(), "1", "23", str(pid)]]
+    )
+    assert rows[2][2:4] == ["1", "23"]
+    assert len(records("--by", "fd", pid)) == 2 + 1
+
+
+@needs_kcmp
+def test_equal_instances_stay_two(start: Start, folders: list[Path]) -> None:
+    """GIVEN two instances with the same wds, inodes and masks WHEN listed THEN both count."""
+    pid, _ = start("ready(a=instance(*paths), b=instance(*paths))", *folders)
+
+    assert [one["watches"] for one in document(pid)["instances"]] == [23, 23]
+    assert records(pid)[-1][2:4] == ["2", "46"]
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("name", [b"\x1b[2J[bold]\n) x", b"\xff\xfe,[/]"])
+def test_a_hostile_name_is_only_text(start: Start, folders: list[Path], name: bytes) -> None:
+    pid, _ = start(f"libc.prctl(15, {name!r}); ready(fd=instance(*paths))", *folders[:2])
+
+    (holder,) = document(pid)["instances"][0]["holders"]
+    assert holder["comm"].encode("utf-8", "surrogateescape") == name
+    for by in ("process", "fd", "target"):
+        for format_ in ("table", "plain"):
+            shown = ls(pid, "--by", by, "-f", format_).stdout
+            assert not re.search(r"[^\n -~…]", shown)
+            assert "[bold]" in shown or "[/]" in shown
+
+
+def test_a_deleted_executable(start: Start, folders: list[Path], tmp_path: Path) -> None:
+    """GIVEN a program deleted while it runs, its name with a blank WHEN listed THEN so it says."""
+    copy = tmp_path / "my cat"
+    shutil.copy(shutil.which("cat") or "/bin/cat", copy)
+    code = "os.set_inheritable(instance(*paths[1:]), True); os.execv(paths[0], ['cat'])"
+    child = subprocess.Popen(
+        [sys.executable, "-c", _PRELUDE + code, copy, *folders[:7]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        # what comes back came through cat: it is running
+        child.stdin.write(b"x\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == b"x\n"
+        copy.unlink()
+
+        assert records(child.pid)[0][3:] == [
+            "7",
+            "-",
+            r"my\x20cat",
+            rf"{copy.parent}/my\x20cat\x20(deleted)",
+        ]
+    finally:
+        child.communicate()
+
+
+def test_name_and_user_select(start: Start, folders: list[Path]) -> None:
+    code = "libc.prctl(15, b'ls-{}'); ready(fd=instance(*paths))"
+    one, _ = start(code.format("one"), *folders[:2])
+    two, _ = start(code.format("two"), *folders[:3])
+
+    def pids(*arguments: object) -> set[str]:
+        done = ls(*arguments)
+        assert done.returncode == 0
+        return {line.split()[0] for line in done.stdout.splitlines()[1:-1]} & {str(one), str(two)}
+
+    assert pids("-n", "s-t") == {str(two)}
+    assert pids("-n", "ls-") == pids("-u", os.geteuid()) == pids("-u", _me())
+    assert pids("-n", "ls-", "-p", one) == {str(one)}
+    assert pids("-u", _NOBODY, "-n", "ls-") == set()
+
+
+# --- what cannot be done ---
+
+
+def test_a_process_that_does_not_exist() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+
+    done = ls(os.getpid(), ended.pid)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"inotrace: no process {ended.pid}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_thread_is_not_a_process() -> None:
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        done = ls(thread.native_id)
+    finally:
+        end.set()
+        thread.join()
+
+    assert done.returncode == 1
+    assert f"is a thread of process {os.getpid()}:" in done.stderr
+
+
+def test_a_user_that_does_not_exist() -> None:
+    done = ls("-u", "no-such-user")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("inotrace: no user called no-such-user: ")
+    assert done.stderr.count("\n") == 1
+
+
+@needs_root
+def test_without_root_own_processes_and_a_word_on_the_others(
+    start: Start, folders: list[Path]
+) -> None:
+    _skip_unless_anyone_can_run_us()
+    theirs, _ = start("ready(fd=instance(*paths))", *folders)
+    code = "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    # after the change of user /proc/PID would still be root's, as after setuid programs
+    code += "libc.prctl(4, 1)\nready(fd=instance('/', '/proc', '/dev'))"
+    own, _ = start(code)
+
+    done = ls("-f", "json", user=_NOBODY, group=_NOBODY, extra_groups=[])
+
+    shown = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (shown["complete"], shown["sharing_known"]) == (False, True)
+    held = {holder["pid"] for one in shown["instances"] for holder in one["holders"]}
+    assert own in held and theirs not in held
+    notice = r"inotrace: cannot look into [\d,]+ process(es)? of other users: run as root .*\n"
+    assert re.fullmatch(notice, done.stderr)
+
+    refused = ls(theirs, user=_NOBODY, group=_NOBODY, extra_groups=[])
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"inotrace: cannot look into process {theirs} of root: run")
+
+
+@needs_root
+def test_hidden_processes_are_mentioned() -> None:
+    _skip_unless_anyone_can_run_us()
+    script = f"""
+        mount -t proc -o hidepid=2 proc /proc || exit 77
+        exec setpriv --reuid {_NOBODY} --regid {_NOBODY} --clear-groups "$@"
+    """
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", *_LS, "-f", "json"]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip(f"cannot mount proc: {done.stderr}")
+
+    assert json.loads(done.stdout)["complete"] is False
+    assert "hidepid" in done.stderr
+
+
+# --- where it goes ---
+
+
+def test_a_closed_pipe_ends_quietly(start: Start, tmp_path: Path) -> None:
+    """GIVEN more output than a pipe holds WHEN the reader leaves THEN not a word."""
+    folders = [tmp_path / str(at) for at in range(2003)]
+    for folder in folders:
+        folder.mkdir()
+    pid, _ = start("ready(fd=instance(*paths))", *folders)
+
+    command = [*_LS, "--by", "target", str(pid)]
+    reader = subprocess.Popen(
+        command, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert reader.stdout is not None and reader.stderr is not None
+    assert reader.stdout.readline().split()[0] == b"INODE"
+    reader.stdout.close()
+
+    assert reader.stderr.read() == b""
+    assert reader.wait() in (1, 141)
+
+
+def test_an_existing_file_is_kept_unless_forced(
+    start: Start, folders: list[Path], tmp_path: Path
+) -> None:
+    pid, _ = start("ready(fd=instance(*paths))", *folders)
+    path = tmp_path / "report"
+    path.write_text("mine")
+
+    refused = ls(pid, "-o", path)
+    assert (refused.returncode, refused.stdout, path.read_text()) == (1, "", "mine")
+    assert refused.stderr == (
+        f"inotrace: {path} exists: choose another name or overwrite it with --force\n"
+    )
+
+    forced = ls(pid, "-o", path, "--force")
+    assert (forced.returncode, forced.stdout, forced.stderr) == (0, "", "")
+    assert path.read_text() == ls(pid).stdout
+
+
+@needs_root
+def test_a_full_disk_loses_nothing(start: Start, folders: list[Path], tmp_path: Path) -> None:
+    """GIVEN a disk of 4 KiB WHEN the report is larger THEN it is on standard output."""
+    pid, _ = start("ready(all=[instance(*paths) for _ in range(3)])", *folders)
+    with _small_disk(tmp_path / "small") as disk:
+        done = ls(pid, "-f", "json", "-o", disk / "report")
+
+        assert done.returncode == 1
+        assert f"{disk}/report: No space left on device" in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert len(json.loads(done.stdout)["watches"]) == 69
+        assert os.listdir(disk) == []
+
+
+def test_full_standard_output_is_an_error_of_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        done = ls(os.getpid(), stdout=full)
+
+    assert done.returncode == 1
+    assert done.stderr == "inotrace: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_terminal_gets_a_table_that_fits(start: Start, folders: list[Path], width: int) -> None:
+    pid, _ = start("ready(all=instance(*paths), some=instance(*paths[:7]))", *folders)
+
+    for by in ("process", "fd", "target"):
+        shown = _on_terminal(width, pid, "--by", by)
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+        assert lines[0].startswith("30 watches in 2 instances of 1 process")
+        assert max(map(len, lines)) <= width
+        assert "\x1b[1m" in shown
+
+
+@pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_plain_terminal_gets_no_colour(setting: dict[str, str]) -> None:
+    shown = _on_terminal(80, os.getpid(), **setting)
+
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
+    assert "\x1b" not in shown or "NO_COLOR" in setting
+
+
+def _on_terminal(width: int, *arguments: object, **environment: str) -> str:
+    """What the command writes to a terminal of that width."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
+    settings = _environment(**{"TERM": "xterm-256color", **environment})
+    child = subprocess.Popen(
+        [*_LS, *map(str, arguments)], env=settings, stdin=slave, stdout=slave, stderr=slave
+    )
+    os.close(slave)
+    shown = b"".join(iter(lambda: _read_terminal(master), b""))
+    os.close(master)
+    assert child.wait() == 0, shown
+    return shown.decode().replace("\r\n", "\n")
+
+
+def _read_terminal(master: int) -> bytes:
+    try:
+        return os.read(master, 65536)
+    except OSError:
+        # EIO: the last program on the terminal ended
+        return b""
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[Path]:
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4k", "inotrace-test", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs: {mounted.stderr}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def _me() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _skip_unless_anyone_can_run_us() -> None:
+    try:
+        runs = ls("--help", user=_NOBODY).returncode == 0
+    except OSError:
+        runs = False
+    if not runs:
+        pytest.skip(f"user {_NOBODY} cannot run {sys.executable} with {_CHECKOUT}")

@@ -1,0 +1,368 @@
+"""What the BPF programs read from this kernel, and what they leave in it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import pytest
+from bcc.utils import get_online_cpus
+from harness import CHECKOUT, Inotrace, Puppet, until
+
+from tracer.core.events import CallEvent, Instance, Op
+from tracer.core.wire import Holder, decode
+from tracer.kernel.preflight import prepare
+from tracer.kernel.probe import Probe, Scope
+from tracer.kernel.ring import Ring, records
+from tracer.kernel.stream import Stream
+
+pytestmark = pytest.mark.usefixtures("root")
+
+_FIELD = re.compile(r"field:[^;]*\b(\w+);\s*offset:(\d+);\s*size:(\d+);")
+_BPF = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
+_PROG_GET_FD_BY_ID = 13
+
+
+# --- layouts ---
+
+
+class Field(NamedTuple):
+    offset: int
+    size: int
+
+
+@pytest.mark.parametrize(
+    "call", ["inotify_init", "inotify_init1", "inotify_add_watch", "inotify_rm_watch"]
+)
+def test_struct_sys_exit_is_laid_out_as_the_kernel_says(call: str, tmp_path: Path) -> None:
+    prepare(print)
+    text = _tracefs(f"events/syscalls/sys_exit_{call}/format").read_text()
+    fields = {name: Field(int(offset), int(size)) for name, offset, size in _FIELD.findall(text)}
+
+    assert _layout_in_c(tmp_path) == {"nr": fields["__syscall_nr"], "ret": fields["ret"]}
+
+
+def _tracefs(path: str) -> Path:
+    folders = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+    return next(folder / path for folder in folders if (folder / path).exists())
+
+
+def _layout_in_c(folder: Path) -> dict[str, Field]:
+    source = (CHECKOUT / "bpf/calls.c").read_text()
+    struct = re.search(r"^struct sys_exit \{.*?^\};", source, re.MULTILINE | re.DOTALL)
+    assert struct is not None
+    program = f"""
+        #include <stddef.h>
+        #include <stdint.h>
+        #include <stdio.h>
+        typedef uint64_t u64; typedef int64_t s64; typedef uint32_t u32; typedef int32_t s32;
+        {struct.group()}
+        #define SHOW(field) printf("%zu %zu\\n", offsetof(struct sys_exit, field), \\
+                                   sizeof(((struct sys_exit *)0)->field))
+        int main(void) {{ SHOW(nr); SHOW(ret); }}
+    """
+    (folder / "layout.c").write_text(program)
+    subprocess.run(["gcc", "-o", "layout", "layout.c"], cwd=folder, check=True)
+    shown = subprocess.run([folder / "layout"], capture_output=True, text=True, check=True)
+    nr, ret = (Field(*map(int, line.split())) for line in shown.stdout.splitlines())
+    return {"nr": nr, "ret": ret}
+
+
+# --- identity ---
+
+
+class Tracer:
+    """A probe on one process and the calls it saw."""
+
+    def __init__(self, probe: Probe, stream: Stream) -> None:
+        self.probe = probe
+        self._stream = stream
+
+    def calls(self) -> list[CallEvent]:
+        """What came since the last time, in order of time."""
+        assert self._stream.wait_drained(time.monotonic_ns())
+        found = []
+        while contents := self._stream.take().contents:
+            found += [decode(record) for content in contents for record in records(content)]
+        calls = [event for event in found if isinstance(event, CallEvent)]
+        return sorted(calls, key=lambda event: event.ts)
+
+    def held(self, pid: int) -> dict[tuple[int, int], Instance]:
+        """(tid, fd) -> instance, for the process."""
+        return {
+            (row.tid, row.fd): Instance(row.group, row.gen)
+            for row in self.probe.holders()
+            if row.tgid == pid
+        }
+
+
+@contextmanager
+def tracer_of(scope: Scope) -> Iterator[Tracer]:
+    with Probe(scope) as probe:
+        stream = Stream(probe, lambda _: None)
+        try:
+            probe.attach()
+            yield Tracer(probe, stream)
+        finally:
+            stream.close()
+
+
+@pytest.fixture(scope="module")
+def everywhere(root: None) -> Iterator[Tracer]:
+    """One probe on all processes, for the tests of this module that only look."""
+    with tracer_of(Scope()) as tracer:
+        yield tracer
+
+
+def instance_opened_by(tracer: Tracer, pid: int) -> Instance:
+    (opened,) = [event for event in tracer.calls() if event.tgid == pid and event.op == Op.INIT]
+    assert opened.group and opened.gen
+    return opened.instance
+
+
+def test_a_duplicate_is_the_same_instance(everywhere: Tracer, puppet: Puppet) -> None:
+    fd = puppet.ok("init")
+    twin = puppet.ok("dup", fd)
+    instance = instance_opened_by(everywhere, puppet.pid)
+
+    assert everywhere.held(puppet.pid) == {
+        (puppet.pid, fd): instance,
+        (puppet.pid, twin): instance,
+    }
+
+
+def test_a_child_holds_the_same_instance(everywhere: Tracer, puppet: Puppet) -> None:
+    fd = puppet.ok("init")
+    child = puppet.ok("fork")
+    instance = instance_opened_by(everywhere, puppet.pid)
+
+    assert everywhere.held(puppet.pid) == {(puppet.pid, fd): instance}
+    assert everywhere.held(child) == {(child, fd): instance}
+
+
+def test_a_passed_instance_is_the_same(everywhere: Tracer, puppet: Puppet) -> None:
+    here, there = divmod(puppet.ok("socketpair"), 1000)
+    child = puppet.ok("fork")
+    made = puppet.ok("init")
+    instance = instance_opened_by(everywhere, child)
+    puppet.ok("send", there, made)
+    puppet.tell("exit", 0)
+    assert puppet.answer() == 0
+
+    # in flight it is in no table of descriptors
+    assert everywhere.held(puppet.pid) == {}
+    received = puppet.ok("receive", here)
+    assert everywhere.held(puppet.pid) == {(puppet.pid, received): instance}
+
+
+def test_a_reused_descriptor_is_another_instance(everywhere: Tracer, puppet: Puppet) -> None:
+    """GIVEN a closed instance WHEN number and memory are reused THEN the generation differs."""
+    first = puppet.ok("init")
+    before = instance_opened_by(everywhere, puppet.pid)
+    puppet.ok("close", first)
+    second = puppet.ok("init")
+    after = instance_opened_by(everywhere, puppet.pid)
+
+    assert first == second
+    assert before.gen < after.gen
+    assert everywhere.held(puppet.pid) == {(puppet.pid, second): after}
+
+
+def test_a_thread_with_its_own_table_shows_its_own(everywhere: Tracer, puppet: Puppet) -> None:
+    shared = puppet.ok("init")
+    common = instance_opened_by(everywhere, puppet.pid)
+    thread = puppet.ok("table")
+    own = puppet.ok("init")
+    private = instance_opened_by(everywhere, puppet.pid)
+
+    assert everywhere.held(puppet.pid) == {
+        (puppet.pid, shared): common,
+        (thread, shared): common,
+        (thread, own): private,
+    }
+
+
+def test_calls_name_instance_process_and_arguments(
+    everywhere: Tracer, puppet: Puppet, folders: list[Path]
+) -> None:
+    fd = puppet.ok("init")
+    wd = puppet.ok("add", fd, folders[0], 0x42)
+    puppet.ok("rm", fd, wd)
+    assert puppet("add", 997, folders[0]) == -errno.EBADF
+    init, add, rm, failed = [event for event in everywhere.calls() if event.tgid == puppet.pid]
+
+    assert init.instance == add.instance == rm.instance != failed.instance
+    assert (init.op, init.ret, init.arg) == (Op.INIT, fd, os.O_CLOEXEC)
+    assert (add.op, add.fd, add.ret, add.arg) == (Op.ADD, fd, wd, 0x42)
+    assert add.path == os.fsencode(folders[0])
+    assert (rm.op, rm.fd, rm.ret, rm.wd) == (Op.RM, fd, 0, wd)
+    assert (failed.fd, failed.ret, failed.group) == (997, -errno.EBADF, 0)
+    for event in (init, add, rm, failed):
+        assert (event.tid, event.uid, event.comm) == (puppet.pid, os.getuid(), b"puppet")
+        assert event.birth // 10_000_000 == _start_ticks(puppet.pid)
+
+
+def _start_ticks(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def test_rows_carry_the_kernels_own_counters(
+    everywhere: Tracer, puppet: Puppet, folders: list[Path]
+) -> None:
+    fd = puppet.ok("init")
+    for folder in folders:
+        puppet.ok("add", fd, folder)
+    (row,) = [row for row in everywhere.probe.holders() if row.tgid == puppet.pid]
+
+    _is_charged_to_us(row)
+    assert row.queued == 0
+    for folder in folders[:3]:
+        (folder / "new").touch()
+    (row,) = [row for row in everywhere.probe.holders() if row.tgid == puppet.pid]
+    assert row.queued == 3
+
+
+def _is_charged_to_us(row: Holder) -> None:
+    limits = Path("/proc/sys/fs/inotify")
+    assert (row.uid, row.userns) == (os.getuid(), os.stat("/proc/self/ns/user").st_ino)
+    assert row.watches_limit == int((limits / "max_user_watches").read_text())
+    assert row.instances_limit == int((limits / "max_user_instances").read_text())
+    assert row.watches_used >= 23
+    assert row.instances_used >= 1
+
+
+# --- counters ---
+
+
+def test_counters_are_what_was_done(puppet: Puppet, folders: list[Path]) -> None:
+    with tracer_of(Scope(pids=frozenset({puppet.pid}))) as tracer:
+        fd = puppet.ok("init")
+        for folder in folders:
+            puppet.ok("balance", fd, folder)
+        assert puppet("rm", fd, 1) == -errno.EINVAL
+        calls = tracer.calls()
+        counters = tracer.probe.counters()
+
+    assert len(calls) == 1 + 2 * 23 + 1
+    assert (counters.submitted, counters.lost) == (48, 0)
+
+
+def test_other_processes_are_out_of_scope(
+    start_puppet: Callable[..., Puppet], folders: list[Path]
+) -> None:
+    wanted, other = start_puppet(), start_puppet()
+    with tracer_of(Scope(pids=frozenset({wanted.pid}))) as tracer:
+        for puppet in (wanted, other):
+            puppet.ok("flood", puppet.ok("init"), folders[0], 3)
+        assert {event.tgid for event in tracer.calls()} == {wanted.pid}
+        assert tracer.probe.counters().submitted == 7
+
+
+def test_every_lost_record_is_counted(puppet: Puppet, folders: list[Path]) -> None:
+    """GIVEN buffers of one page that nobody drains WHEN 1,994 calls come THEN all add up."""
+    with Probe(Scope(pids=frozenset({puppet.pid}))) as probe:
+        rings = [Ring(cpu, pages=1) for cpu in get_online_cpus()]
+        try:
+            events = probe.bpf[b"events"]
+            for ring in rings:
+                events[events.Key(ring.cpu)] = events.Leaf(ring.fd)
+            probe.attach()
+            fd = puppet.ok("init")
+            assert len(_taken(rings)) == 1
+            puppet.ok("flood", fd, folders[0], 997)
+            received = _taken(rings)
+            counters = probe.counters()
+
+            # room again: the next call arrives
+            puppet.ok("add", fd, folders[0])
+            assert [decode(record).op for record in _taken(rings)] == [Op.ADD]
+        finally:
+            for ring in rings:
+                ring.close()
+
+    assert counters.submitted == 1 + 2 * 997
+    assert counters.lost == 2 * 997 - len(received)
+    assert 0 < len(received) < 2 * 997
+
+
+def _taken(rings: list[Ring]) -> list[bytes]:
+    return [record for ring in rings for record in records(ring.take())]
+
+
+# --- what is left ---
+
+
+def test_nothing_is_left_after_close() -> None:
+    """GIVEN a probe with all it can attach WHEN closed THEN no descriptor and no program stays."""
+    scope = Scope(pids=frozenset({os.getpid()}), follow=True)
+    with tracer_of(scope):
+        pass
+    before, others = _descriptors(), _programs_of(os.getpid())
+    with tracer_of(scope):
+        programs = _programs_of(os.getpid()) - others
+    after = _descriptors()
+
+    assert after == before
+    # init, add, rm, iterator, fork, exit, the walk at exit
+    assert len(programs) == 7
+    until(lambda: not any(map(_is_loaded, programs)), "the end of the programs")
+
+
+def test_a_killed_inotrace_leaves_nothing(inotrace: Callable[..., Inotrace]) -> None:
+    tool = inotrace("trace")
+    assert tool.out.line().startswith(b"TIME")
+    programs = _programs_of(tool.pid)
+    assert programs and all(map(_is_loaded, programs))
+
+    tool.process.kill()
+    tool.wait()
+
+    until(lambda: not any(map(_is_loaded, programs)), "the end of the programs")
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            # the one that listed
+            continue
+    return found
+
+
+def _programs_of(pid: int) -> set[int]:
+    """Ids of the BPF programs that a process holds."""
+    return {
+        int(found)
+        for entry in os.scandir(f"/proc/{pid}/fdinfo")
+        for found in re.findall(r"^prog_id:\s*(\d+)$", _text(entry.path), re.MULTILINE)
+    }
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except FileNotFoundError:
+        return ""
+
+
+def _is_loaded(program: int) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    attributes = (ctypes.c_uint32 * 32)(program)
+    fd = libc.syscall(
+        ctypes.c_long(_BPF), ctypes.c_long(_PROG_GET_FD_BY_ID), attributes, ctypes.c_long(128)
+    )
+    if fd < 0:
+        assert ctypes.get_errno() == errno.ENOENT
+        return False
+    os.close(fd)
+    return True
