@@ -64,8 +64,12 @@ def is_runtime(frame: Frame) -> bool:
     """Whether the frame is of the C library or the process's start, not of the program."""
     if frame.function in _START:
         return True
-    basename = (frame.module or b"").rpartition(b"/")[2]
-    return basename.startswith(_RUNTIME_MODULES)
+    return is_runtime_module(frame.module or b"")
+
+
+def is_runtime_module(module: bytes) -> bool:
+    """Whether a file is the C library or the dynamic loader, by its name."""
+    return module.rpartition(b"/")[2].startswith(_RUNTIME_MODULES)
 
 
 def own_frames(stack: Stack) -> tuple[Frame, ...]:

@@ -32,6 +32,10 @@ class Mappings:
             self._ranges = parse_maps(file.read())
         self._starts = [start for start, _, _, _ in self._ranges]
 
+    def modules(self) -> dict[bytes, int]:
+        """The files that code comes from, each with the address of some of it."""
+        return {module: start for start, _, _, module in self._ranges if module != _ANONYMOUS}
+
     def find(self, address: int) -> Place | None:
         """Where the code at `address` comes from; None if there is no code."""
         at = bisect_right(self._starts, address) - 1

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from tracer.core.events import CallEvent, errno_name
-from tracer.core.stack import Frame, Stack, StackState, is_runtime, missing
+from tracer.core.stack import Frame, Stack, StackState, is_runtime, is_runtime_module, missing
 from tracer.core.wire import Arrival
 from tracer.kernel.maps import Mappings
 
@@ -50,6 +50,15 @@ class _Image:
             self._mappings = Mappings(tgid)
             self._symbols = _symbol_cache(tgid)
             self._memory = os.open(f"/proc/{tgid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            self._read_symbols_early()
+
+    def _read_symbols_early(self) -> None:
+        """BCC reads symbols through /proc/PID when first asked, which may be too late."""
+        assert self._mappings is not None
+        program = os.readlink(f"/proc/{self._tgid}/exe".encode())
+        for module, address in self._mappings.modules().items():
+            if module == program or is_runtime_module(module):
+                self._symbols.resolve(address, False)
 
     def close(self) -> None:
         self._free_symbols()
