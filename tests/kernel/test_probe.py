@@ -300,6 +300,21 @@ def _taken(rings: list[Ring]) -> list[bytes]:
 # --- what is left ---
 
 
+def test_a_user_without_instances_left_can_still_be_traced(puppet: Puppet) -> None:
+    """GIVEN the limit that inotrace is called for, reached WHEN it starts THEN it does."""
+    puppet.ok("init")
+    with Probe(Scope()) as probe:
+        used = max(row.instances_used for row in probe.holders() if row.tgid == puppet.pid)
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    before = limit.read_text()
+    limit.write_text(str(used))
+    try:
+        with Probe(Scope()) as probe:
+            assert puppet.pid in {row.tgid for row in probe.holders()}
+    finally:
+        limit.write_text(before)
+
+
 def test_nothing_is_left_after_close() -> None:
     """GIVEN a probe with all it can attach WHEN closed THEN no descriptor and no program stays."""
     scope = Scope(pids=frozenset({os.getpid()}), follow=True)

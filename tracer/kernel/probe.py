@@ -15,6 +15,8 @@ from typing import Any
 from tracer.core.wire import HOLDER, Holder, decode_holders
 from tracer.errors import InotraceError
 from tracer.kernel.btf import compiler_definitions
+from tracer.kernel.fdinfo import HeldFd, inotify_fds
+from tracer.kernel.procfs import running_pids
 
 _CALLS = {
     "on_init_exit": ("inotify_init", "inotify_init1"),
@@ -159,17 +161,10 @@ class Probe:
         return link
 
     def _learn_inotify_fops(self) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        instance = libc.inotify_init1(_IN_CLOEXEC)
-        if instance < 0:
-            raise InotraceError(
-                "inotrace needs one inotify instance of its own for a moment and root has none "
-                "left: raise fs.inotify.max_user_instances, or close one of root's"
-            )
-        try:
+        with _some_instance() as held:
             table = self.bpf[b"learned"]
             row = table.Leaf()
-            row.inotify_fops, row.tgid, row.fd = 0, os.getpid(), instance
+            row.inotify_fops, row.tgid, row.fd = 0, held.pid, held.fd
             table[ctypes.c_int(0)] = row
             self.holders()
             if not table[ctypes.c_int(0)].inotify_fops:
@@ -177,8 +172,31 @@ class Probe:
                     "inotrace does not find its own files in the kernel's list: run it in the "
                     "host's pid namespace (docker run --pid=host, nsenter -t 1 -p)"
                 )
+
+
+@contextmanager
+def _some_instance() -> Iterator[HeldFd]:
+    """
+    An inotify instance: our own for a moment, or another's where the user has none left.
+
+    Raises InotraceError if there is none.
+    """
+    own = ctypes.CDLL(None).inotify_init1(_IN_CLOEXEC)
+    if own >= 0:
+        try:
+            yield HeldFd(os.getpid(), own)
         finally:
-            os.close(instance)
+            os.close(own)
+        return
+    yield _foreign_instance()
+
+
+def _foreign_instance() -> HeldFd:
+    for pid in running_pids():
+        with suppress(OSError):
+            for fd in inotify_fds(pid):
+                return HeldFd(pid, fd)
+    raise InotraceError("inotrace cannot open an inotify instance and finds none in /proc")
 
 
 @contextmanager
