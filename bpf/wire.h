@@ -15,6 +15,8 @@
 #define FRAMES_MAX	64	/* of a stack, 8 bytes each */
 #define PATH_BYTES_MAX	4096	/* PATH_MAX, the final NUL included */
 #define LAST_WDS_MAX	512	/* watch descriptors one last_event can carry */
+#define WATCH_ROWS	65536	/* room for rows of a walk until user space takes them */
+#define HOLDER_ROWS	8192
 
 enum op {
 	OP_INIT = 1,	/* inotify_init, inotify_init1 */
@@ -60,7 +62,23 @@ struct last_event {
 	__s32 wd[LAST_WDS_MAX];
 };
 
-/* one row of the holders iterator: a process's fd on an instance */
+/* one watch, as the walk over the kernel's own list finds it */
+struct watch_row {
+	__u64 group;
+	__u64 ino;
+	__s32 wd;
+	__u32 dev;		/* kernel dev_t: major << 20 | minor */
+	__u64 mask;
+};
+
+/* what became of the watches of an instance in the walk */
+enum reading {
+	READ_ELSEWHERE = 0,	/* through another fd on the same instance */
+	READ_WHOLE = 1,
+	READ_TORN = 2,		/* the list changed under the walk */
+};
+
+/* a process's fd on an instance; its watch_rows come before it */
 struct holder {
 	__u64 group;
 	__u64 gen;
@@ -75,6 +93,17 @@ struct holder {
 	__u32 userns;		/* inode number of that user's namespace */
 	__u32 queued;		/* events nobody has read yet */
 	__u32 tid;		/* whose fd table it is: a thread can have its own */
+	__u64 read_at;		/* CLOCK_MONOTONIC in ns, before its watches were read */
+	__u64 reading;		/* enum reading */
+};
+
+/* the walk as user space steers it: pass and end set before, counts reset when
+ * the rows were taken */
+struct walk_control {
+	__u64 pass;		/* tells one walk from the next */
+	__u64 end;		/* list head of the group being read, 0: none */
+	__u32 watches;		/* rows that are filled */
+	__u32 holders;
 };
 
 /* wakes the reader once for each program image that uses inotify */

@@ -14,13 +14,12 @@ from tracer.core.walk import Walk
 from tracer.core.wire import Holder
 from tracer.feed import Feed
 from tracer.kernel.probe import Scope
-from tracer.kernel.walk import walk_kernel
+from tracer.kernel.walk import KernelList
 from tracer.snapshot import Snapshots
 from tracer.stacks.resolver import StackResolver
 from tracer.targets.processes import ProcessTable
 
-# A walk holds a lock of each instance while it reads it (up to 125 ms at 50,000 watches): walks
-# take at most a fiftieth of the time.
+# Walks take at most a fiftieth of the time.
 _WALK_EVERY_S = 2.0
 _WALK_SHARE = 50
 # How long one step may take: under a flood the screen and Ctrl-C must not wait for its end.
@@ -72,19 +71,26 @@ class Session:
         self._feed = Feed(scope, stacks, self._processes)
         self._snapshots = Snapshots(self._ledger, self._processes, older_s=older_s)
         self._next_walk = 0.0
+        self._kernel: KernelList | None = None
         try:
+            self._kernel = KernelList(self._feed.probe.bpf)
             # twice: what the first walk finds, and is then updated, is not mistaken for an add
             self._reconcile(baseline=True)
             self._feed.attach()
             self._reconcile(baseline=True)
         except BaseException:
-            self._feed.close()
+            self.close()
             raise
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._kernel is not None:
+            self._kernel.close()
         self._feed.close()
 
     def step(self) -> None:
@@ -97,7 +103,8 @@ class Session:
             self._reconcile()
 
     def _reconcile(self, baseline: bool = False) -> Walk:
-        walk = walk_kernel(self._feed.probe, self._in_scope)
+        assert self._kernel is not None
+        walk = self._kernel.walk(self._in_scope)
         # a call that took effect under the walk may end a moment after it
         self._apply(self._feed.all_until(walk.ended + SLACK_NS))
         self._ledger.reconcile(walk, baseline=baseline)

@@ -74,9 +74,7 @@ class Snapshots:
         self._began = time.monotonic_ns()
         self._walk: Walk | None = None
         self._last_added: tuple[float, Mapping[Process, int]] = (time.monotonic(), {})
-        self._host = Host(
-            kernel=platform.release(), mode="tracepoint", truth="iterator and /proc fdinfo"
-        )
+        self._host = Host(kernel=platform.release(), mode="tracepoint", truth="iterator")
 
     def saw(self, walk: Walk) -> None:
         """Take users and limits from this walk from now on; remember who holds instances."""

@@ -23,6 +23,7 @@ from tracer.kernel.preflight import prepare
 from tracer.kernel.probe import Probe, Scope
 from tracer.kernel.ring import Ring, records
 from tracer.kernel.stream import Stream
+from tracer.kernel.walk import KernelList
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -82,8 +83,9 @@ def _layout_in_c(folder: Path) -> dict[str, Field]:
 class Tracer:
     """A probe on one process and the calls it saw."""
 
-    def __init__(self, probe: Probe, stream: Stream) -> None:
+    def __init__(self, probe: Probe, kernel: KernelList, stream: Stream) -> None:
         self.probe = probe
+        self.kernel = kernel
         self._stream = stream
 
     def calls(self) -> list[CallEvent]:
@@ -99,7 +101,7 @@ class Tracer:
         """(tid, fd) -> instance, for the process."""
         return {
             (row.tid, row.fd): Instance(row.group, row.gen)
-            for row in self.probe.holders()
+            for row in self.kernel.rows().holders
             if row.tgid == pid
         }
 
@@ -108,10 +110,12 @@ class Tracer:
 def tracer_of(scope: Scope) -> Iterator[Tracer]:
     with Probe(scope) as probe:
         stream = Stream(probe, lambda _: None)
+        kernel = KernelList(probe.bpf)
         try:
             probe.attach()
-            yield Tracer(probe, stream)
+            yield Tracer(probe, kernel, stream)
         finally:
+            kernel.close()
             stream.close()
 
 
@@ -220,13 +224,13 @@ def test_rows_carry_the_kernels_own_counters(
     fd = puppet.ok("init")
     for folder in folders:
         puppet.ok("add", fd, folder)
-    (row,) = [row for row in everywhere.probe.holders() if row.tgid == puppet.pid]
+    (row,) = [row for row in everywhere.kernel.rows().holders if row.tgid == puppet.pid]
 
     _is_charged_to_us(row)
     assert row.queued == 0
     for folder in folders[:3]:
         (folder / "new").touch()
-    (row,) = [row for row in everywhere.probe.holders() if row.tgid == puppet.pid]
+    (row,) = [row for row in everywhere.kernel.rows().holders if row.tgid == puppet.pid]
     assert row.queued == 3
 
 
@@ -303,14 +307,15 @@ def _taken(rings: list[Ring]) -> list[bytes]:
 def test_a_user_without_instances_left_can_still_be_traced(puppet: Puppet) -> None:
     """GIVEN the limit that inotrace is called for, reached WHEN it starts THEN it does."""
     puppet.ok("init")
-    with Probe(Scope()) as probe:
-        used = max(row.instances_used for row in probe.holders() if row.tgid == puppet.pid)
+    with tracer_of(Scope()) as tracer:
+        rows = tracer.kernel.rows().holders
+    used = max(row.instances_used for row in rows if row.tgid == puppet.pid)
     limit = Path("/proc/sys/fs/inotify/max_user_instances")
     before = limit.read_text()
     limit.write_text(str(used))
     try:
-        with Probe(Scope()) as probe:
-            assert puppet.pid in {row.tgid for row in probe.holders()}
+        with tracer_of(Scope()) as tracer:
+            assert puppet.pid in {row.tgid for row in tracer.kernel.rows().holders}
     finally:
         limit.write_text(before)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import Puppet, kernel_watches_of, ledger_watches, process_of, removed
+from harness import Puppet, kernel_watches_of, ledger_watches, process_of, removed, until
 
 from tracer.core.report import Report
 from tracer.core.verdict import Verdict
@@ -341,5 +341,9 @@ def test_a_thread_with_its_own_descriptors_is_read_too(puppet: Puppet, folders: 
 
         puppet.tell("end")
         assert puppet.answer() == 0
+        # joining waits for less than the end: the descriptors are closed a moment later
+        until(
+            lambda: not os.path.exists(f"/proc/{puppet.pid}/task/{thread}"), "the end of the thread"
+        )
         report = agreed(session)
     assert process_of(report, puppet.pid)["live"] == 0

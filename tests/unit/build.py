@@ -150,7 +150,7 @@ def last_record(event: LastEvent, padding: int = 0) -> bytes:
 
 
 def kernel_watch(wd: int, mask: int = IN_CREATE) -> KernelWatch:
-    return KernelWatch(Target(os.makedev(8, 1), 1000 + wd), mask)
+    return KernelWatch(os.makedev(8, 1), 1000 + wd, mask)
 
 
 def walked(

@@ -21,11 +21,17 @@ from tracer.core.wire import (
     HEAD,
     HOLDER,
     LAST,
+    WALK_CONTROL,
+    WATCH_ROW,
     Arrival,
     Holder,
+    Reading,
+    WalkControl,
+    WatchRow,
     WireError,
     decode,
     decode_holders,
+    decode_watch_rows,
 )
 
 _HEADER = Path(__file__).resolve().parents[2] / "bpf" / "wire.h"
@@ -44,6 +50,8 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
     ),
     "last_event": (LAST, (*_HEAD_FIELDS, "group", "gen", "birth", "count", "truncated")),
     "holder": (HOLDER, Holder._fields),
+    "watch_row": (WATCH_ROW, WatchRow._fields),
+    "walk_control": (WALK_CONTROL, ("pass", *WalkControl._fields[1:])),
     "arrival": (ARRIVAL, Arrival._fields),
 }
 
@@ -79,6 +87,7 @@ def _program() -> str:
                 f"sizeof({member}), {signed});"
             )
     lines += [f'printf("op {op.name} %d\\n", OP_{op.name});' for op in Op]
+    lines += [f'printf("reading {one.name} %d\\n", READ_{one.name});' for one in Reading]
     lines.append('printf("tail last_event %zu\\n", offsetof(struct last_event, wd));')
     return "\n".join([*lines, "return 0; }"])
 
@@ -129,6 +138,12 @@ def test_no_field_of_the_header_is_missing_here() -> None:
         tail = {"last_event": ["wd"]}.get(name, [])
         head = ["head"] if len(own) < len(fields) else []
         assert members[name] == [*head, *own, *tail]
+
+
+def test_readings_have_the_numbers_of_the_header(host_layout: list[list[str]]) -> None:
+    assert {words[1]: int(words[2]) for words in host_layout if words[0] == "reading"} == {
+        one.name: one.value for one in Reading
+    }
 
 
 def test_operations_have_the_numbers_of_the_header(host_layout: list[list[str]]) -> None:
@@ -322,7 +337,16 @@ def test_events_name_their_process_and_instance() -> None:
     assert event._replace(gen=101).instance == Instance(FIRST.group, 101)
 
 
+def test_watches_of_a_walk_are_whole_rows() -> None:
+    rows = [WatchRow(*range(100, 105)), WatchRow(*range(200, 205))]
+    content = b"".join(WATCH_ROW.pack(*row) for row in rows)
+
+    assert decode_watch_rows(content) == rows
+    with pytest.raises(WireError):
+        decode_watch_rows(content[:-1])
+
+
 def test_holders_are_whole_rows() -> None:
-    rows = [Holder(*range(100, 113)), Holder(*range(200, 213))]
+    rows = [Holder(*range(100, 115)), Holder(*range(200, 215))]
 
     assert decode_holders(b"".join(HOLDER.pack(*row) for row in rows)) == rows

@@ -231,8 +231,9 @@ class Ledger:
             for wd, kernel_watch in (walked.watches or {}).items():
                 watch = account.watches.get(wd)
                 if watch is not None:
-                    watch.target = kernel_watch.target
                     watch.mask = kernel_watch.mask
+                    if watch.target is None:
+                        watch.target = kernel_watch.target
 
     # entries
 

@@ -16,10 +16,15 @@ class Target(NamedTuple):
 
 
 class KernelWatch(NamedTuple):
-    """A watch as the kernel tells it."""
+    """A watch as the kernel tells it, of the inode `ino` on `dev`."""
 
-    target: Target
+    dev: int
+    ino: int
     mask: int
+
+    @property
+    def target(self) -> Target:
+        return Target(self.dev, self.ino)
 
 
 class HolderFd(NamedTuple):

@@ -6,15 +6,18 @@ A test compiles that header on the host and compares every size and offset with 
 
 from __future__ import annotations
 
+import enum
 import struct
 from typing import NamedTuple
 
-from tracer.core.events import NO_STACK, CallEvent, LastEvent, Op, RawStack
+from tracer.core.events import NO_STACK, CallEvent, Instance, LastEvent, Op, Process, RawStack
 
 HEAD = struct.Struct("=IIQ")
 CALL = struct.Struct("=IIQQQQQIIIiiIii16s")
 LAST = struct.Struct("=IIQQQQII")
-HOLDER = struct.Struct("=QQQqqqqIIIIII")
+HOLDER = struct.Struct("=QQQqqqqIIIIIIQQ")
+WATCH_ROW = struct.Struct("=QQiIQ")
+WALK_CONTROL = struct.Struct("=QQII")
 ARRIVAL = struct.Struct("=II")
 
 # a comm of 16 bytes ends in a NUL
@@ -46,6 +49,43 @@ class Holder(NamedTuple):
     userns: int
     queued: int
     tid: int
+    read_at: int
+    reading: int
+
+    @property
+    def instance(self) -> Instance:
+        return Instance(self.group, self.gen)
+
+    @property
+    def process(self) -> Process:
+        return Process(self.tgid, self.birth)
+
+
+class Reading(enum.IntEnum):
+    """What became of an instance's watches in a walk, as in bpf/wire.h."""
+
+    ELSEWHERE = 0
+    WHOLE = 1
+    TORN = 2
+
+
+class WalkControl(NamedTuple):
+    """How user space steers the walk: see bpf/wire.h."""
+
+    walk_pass: int
+    end: int
+    watches: int
+    holders: int
+
+
+class WatchRow(NamedTuple):
+    """One watch of the kernel's own list; `dev` is the kernel's dev_t."""
+
+    group: int
+    ino: int
+    wd: int
+    dev: int
+    mask: int
 
 
 class Arrival(NamedTuple):
@@ -82,10 +122,17 @@ def decode(record: bytes) -> CallEvent | LastEvent:
 
 
 def decode_holders(rows: bytes) -> list[Holder]:
-    """What the holders iterator printed, which is whole rows only."""
+    """The rows of the walk that are about descriptors; whole rows only."""
     if len(rows) % HOLDER.size:
         raise WireError(f"{len(rows)} bytes of holders")
     return [Holder(*row) for row in HOLDER.iter_unpack(rows)]
+
+
+def decode_watch_rows(rows: bytes) -> list[WatchRow]:
+    """The rows of the walk that are about watches; whole rows only."""
+    if len(rows) % WATCH_ROW.size:
+        raise WireError(f"{len(rows)} bytes of watches")
+    return [WatchRow(*row) for row in WATCH_ROW.iter_unpack(rows)]
 
 
 def _decode_call(record: bytes) -> CallEvent:

@@ -35,7 +35,10 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "file": (("f_op",), ("private_data",)),
     "fsnotify_group": (("marks_list",), ("inotify_data",), ("q_len",)),
     "inotify_group_private_data": (("ucounts",),),
-    "fsnotify_mark": (("g_list",), ("group",)),
+    "fsnotify_mark": (("g_list",), ("group",), ("flags",), ("mask",), ("connector",)),
+    "fsnotify_mark_connector": (("obj",),),
+    "inode": (("i_ino",), ("i_sb",), ("i_fsnotify_marks",)),
+    "super_block": (("s_dev",),),
     "inotify_inode_mark": (("wd",),),
     "ucounts": (("ns",), ("uid",), ("ucount",)),
     "user_namespace": (("ucount_max",), ("ns",)),
@@ -47,7 +50,7 @@ ENUMERATORS: Mapping[str, tuple[str, ...]] = {
 
 _LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
 
-_KIND_STRUCT, _KIND_UNION, _KIND_ENUM = 4, 5, 6
+_KIND_POINTER, _KIND_STRUCT, _KIND_UNION, _KIND_ENUM = 2, 4, 5, 6
 # typedef, volatile, const, restrict, type tag: each only names another type
 _KIND_ALIASES = frozenset({8, 9, 10, 11, 18})
 _TYPE = struct.Struct("=III")
@@ -70,10 +73,19 @@ class Btf:
         """
         type_id = self._find(struct_name, _KIND_STRUCT)
         for name in names:
-            for member, bits in self._members(type_id):
+            for member, bits, _ in self._members(type_id):
                 if member == name:
                     return bits // 8
         raise KeyError(f"struct {struct_name}.{names[0]}")
+
+    def is_void_pointer(self, struct_name: str, name: str) -> bool:
+        """Whether a member is a ``void *``. Raises KeyError if it is unknown."""
+        type_id = self._find(struct_name, _KIND_STRUCT)
+        for member, _, member_type in self._members(type_id):
+            if member == name:
+                _, info, pointee = self._type(self._address(member_type))
+                return (info >> 24) & 0x1F == _KIND_POINTER and pointee == 0
+        raise KeyError(f"struct {struct_name}.{name}")
 
     def enumerator(self, enum_name: str, name: str) -> int:
         """The value of one name of an enum. Raises KeyError if it is unknown."""
@@ -87,8 +99,8 @@ class Btf:
                 return int(value)
         raise KeyError(f"enum {enum_name} {name}")
 
-    def _members(self, type_id: int, base_bits: int = 0) -> Iterator[tuple[str, int]]:
-        """Named members with their offset in bits, those of anonymous members included."""
+    def _members(self, type_id: int, base_bits: int = 0) -> Iterator[tuple[str, int, int]]:
+        """Named members, their offset in bits and type; those of anonymous members included."""
         address = self._address(type_id)
         _, info, aliased = self._type(address)
         kind = (info >> 24) & 0x1F
@@ -104,7 +116,7 @@ class Btf:
             bits = base_bits + (offset & 0xFFFFFF if has_bitfields else offset)
             name = self._name(name_offset)
             if name:
-                yield name, bits
+                yield name, bits, member_type
             else:
                 yield from self._members(member_type, bits)
 
@@ -168,7 +180,7 @@ def compiler_definitions() -> list[str]:
     """
     try:
         with kernel_btf() as btf:
-            return [*_offsets(btf), *_enumerators(btf)]
+            return [*_offsets(btf), *_enumerators(btf), _connector(btf)]
     except KeyError as missing:
         raise InotraceError(
             f"this kernel's type information lacks {missing.args[0]}: "
@@ -181,6 +193,18 @@ def _offsets(btf: Btf) -> Iterable[str]:
         for names in fields:
             macro = f"OFF_{struct_name}_{names[0]}".upper()
             yield f"-D{macro}={btf.offset_of(struct_name, *names)}"
+
+
+def _connector(btf: Btf) -> str:
+    """
+    What to subtract from ``fsnotify_mark_connector.obj`` to get the inode.
+
+    The inode's own list head until 6.9; the object itself since 07a3b8d0bf72 (in v6.10), when it
+    became a pointer to void.
+    """
+    points_at_object = btf.is_void_pointer("fsnotify_mark_connector", "obj")
+    offset = 0 if points_at_object else btf.offset_of("inode", "i_fsnotify_marks")
+    return f"-DCONNECTOR_POINTS_INTO_INODE={offset}"
 
 
 def _enumerators(btf: Btf) -> Iterable[str]:

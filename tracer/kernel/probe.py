@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracer.core.wire import HOLDER, Holder, decode_holders
 from tracer.errors import InotraceError
 from tracer.kernel.btf import compiler_definitions
-from tracer.kernel.fdinfo import HeldFd, inotify_fds
-from tracer.kernel.procfs import running_pids
 
 _CALLS = {
     "on_init_exit": ("inotify_init", "inotify_init1"),
@@ -24,9 +21,6 @@ _CALLS = {
     "on_rm_watch_exit": ("inotify_rm_watch",),
 }
 _SUBMITTED, _LOST = 0, 1
-_IN_CLOEXEC = 0o2000000
-# BPF_PROG_TYPE_TRACING, include/uapi/linux/bpf.h; older BCC modules have no name for it
-_PROG_TYPE_TRACING = 26
 
 
 @dataclass(frozen=True)
@@ -73,10 +67,7 @@ class Probe:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self.bpf = _load(scope)
-        self._iterator = -1
         try:
-            self._iterator = self._load_iterator()
-            self._learn_inotify_fops()
             for pid in scope.pids or ():
                 self.add_to_scope(pid)
         except BaseException:
@@ -92,10 +83,6 @@ class Probe:
     def close(self) -> None:
         """Detach everything; the kernel frees the maps with the last descriptor."""
         self.bpf.cleanup()
-        # BCC knows nothing of the link
-        if self._iterator >= 0:
-            os.close(self._iterator)
-            self._iterator = -1
 
     def attach(self) -> None:
         """Start tracing. Raises InotraceError if the kernel refuses."""
@@ -133,70 +120,6 @@ class Probe:
     def counters(self) -> Counters:
         table = self.bpf[b"counters"]
         return Counters(submitted=sum(table[_SUBMITTED]), lost=sum(table[_LOST]))
-
-    def holders(self) -> list[Holder]:
-        """
-        Every fd of every process on an inotify instance, read from the kernel now.
-
-        Raises InotraceError if the iterator fails.
-        """
-        from bcc import lib
-
-        fd = lib.bcc_iter_create(self._iterator)
-        if fd < 0:
-            raise InotraceError("the kernel refuses to walk its open files (BPF iterator)")
-        with os.fdopen(fd, "rb", buffering=0) as rows:
-            return decode_holders(b"".join(iter(lambda: rows.read(1024 * HOLDER.size), b"")))
-
-    def _load_iterator(self) -> int:
-        from bcc import lib
-
-        with bcc_errors(
-            "the kernel refuses the iterator over open files (Linux 5.8 or later has it)"
-        ):
-            function = self.bpf.load_func(b"bpf_iter__task_file", _PROG_TYPE_TRACING)
-            link: int = lib.bcc_iter_attach(function.fd, None, 0)
-            if link < 0:
-                raise OSError(ctypes.get_errno(), "bcc_iter_attach")
-        return link
-
-    def _learn_inotify_fops(self) -> None:
-        with _some_instance() as held:
-            table = self.bpf[b"learned"]
-            row = table.Leaf()
-            row.inotify_fops, row.tgid, row.fd = 0, held.pid, held.fd
-            table[ctypes.c_int(0)] = row
-            self.holders()
-            if not table[ctypes.c_int(0)].inotify_fops:
-                raise InotraceError(
-                    "inotrace does not find its own files in the kernel's list: run it in the "
-                    "host's pid namespace (docker run --pid=host, nsenter -t 1 -p)"
-                )
-
-
-@contextmanager
-def _some_instance() -> Iterator[HeldFd]:
-    """
-    An inotify instance: our own for a moment, or another's where the user has none left.
-
-    Raises InotraceError if there is none.
-    """
-    own = ctypes.CDLL(None).inotify_init1(_IN_CLOEXEC)
-    if own >= 0:
-        try:
-            yield HeldFd(os.getpid(), own)
-        finally:
-            os.close(own)
-        return
-    yield _foreign_instance()
-
-
-def _foreign_instance() -> HeldFd:
-    for pid in running_pids():
-        with suppress(OSError):
-            for fd in inotify_fds(pid):
-                return HeldFd(pid, fd)
-    raise InotraceError("inotrace cannot open an inotify instance and finds none in /proc")
 
 
 @contextmanager
@@ -246,7 +169,7 @@ def _tunables(scope: Scope) -> list[str]:
 
 
 def _joined(folder: Path, scope: Scope) -> str:
-    names = ["common.c", "calls.c", "holders.c"]
+    names = ["common.c", "calls.c", "walk.c"]
     if scope.follow:
         names.append("descendants.c")
     return "".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in names)

@@ -1,102 +1,207 @@
 """
-Reading the kernel's own list of watches.
+Walking the kernel's own list of watches with a BPF iterator.
 
-Which descriptor belongs to which instance comes from the BPF iterator, what an instance watches
-from fdinfo of one of its holders. The two are not read at one moment: an instance counts as read
-only if the same descriptor still led to it afterwards.
+It takes no lock of the traced programs, as reading their fdinfo would (up to 125 ms at 50,000
+watches). So a list can change under the walk: a reading that was torn is told as such, and read
+again.
 """
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
 
-from tracer.core.events import Instance, Process
-from tracer.core.walk import HolderFd, KernelWatch, Target, UserUse, Walk, WalkedInstance
-from tracer.core.wire import Holder
-from tracer.kernel.fdinfo import read_watches
-from tracer.kernel.probe import Probe
+from tracer.core.events import Instance
+from tracer.core.walk import HolderFd, KernelWatch, UserUse, Walk, WalkedInstance
+from tracer.core.wire import (
+    HOLDER,
+    WALK_CONTROL,
+    WATCH_ROW,
+    Holder,
+    Reading,
+    WalkControl,
+    WatchRow,
+    decode_holders,
+    decode_watch_rows,
+)
+from tracer.errors import InotraceError
+from tracer.kernel.fdinfo import HeldFd, inotify_fds
+from tracer.kernel.probe import bcc_errors
+from tracer.kernel.procfs import running_pids
 
 _ATTEMPTS = 3
+_IN_CLOEXEC = 0o2000000
+# BPF_PROG_TYPE_TRACING, include/uapi/linux/bpf.h; older BCC modules have no name for it
+_PROG_TYPE_TRACING = 26
+# bpf/wire.h
+WATCH_ROWS = 65536
+HOLDER_ROWS = 8192
 
-_Reading = tuple[int, Mapping[int, KernelWatch]]
+Scope = Callable[[list[Holder]], list[Holder]]
 
 
-def walk_kernel(probe: Probe, in_scope: Callable[[list[Holder]], list[Holder]]) -> Walk:
+class Rows:
+    """What one pass over all open files found."""
+
+    def __init__(self) -> None:
+        self.holders: list[Holder] = []
+        self.watches: list[WatchRow] = []
+
+
+class KernelList:
     """
-    Every instance that a process in scope holds, with its watches.
-
-    `in_scope` picks the rows of those processes.
+    The kernel's list, for as long as the probe is loaded. Use as a context manager.
 
     Raises InotraceError if the kernel refuses the iterator.
     """
-    began = time.monotonic_ns()
-    rows = probe.holders()
-    wanted = {_key(row) for row in in_scope(rows)}
-    readings: dict[Instance, _Reading] = {}
-    for _ in range(_ATTEMPTS):
-        missing = [row for row in rows if _key(row) in wanted - readings.keys()]
-        if not missing:
-            break
-        found = _read(missing)
-        rows = probe.holders()
-        readings.update(_confirmed(found, rows))
-        wanted &= {_key(row) for row in rows}
-    return Walk(
-        began=began,
-        ended=time.monotonic_ns(),
-        instances=_instances(rows, wanted, readings),
-        users=_users(row for row in rows if _key(row) in wanted),
-    )
+
+    def __init__(self, bpf: Any) -> None:
+        self._bpf = bpf
+        self._link = _attached_iterator(bpf)
+        self._maps: list[mmap.mmap] = []
+        self._pass = 0
+        self._control = self._mapped("walk_control", WALK_CONTROL.size)
+        self._watch_rows = self._mapped("watch_rows", WATCH_ROWS * WATCH_ROW.size)
+        self._holder_rows = self._mapped("holder_rows", HOLDER_ROWS * HOLDER.size)
+        try:
+            self._learn_inotify_fops()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        while self._maps:
+            self._maps.pop().close()
+        os.close(self._link)
+
+    def walk(self, in_scope: Scope) -> Walk:
+        """
+        Every instance that a process in scope holds, with its watches.
+
+        `in_scope` picks the rows of those processes. Raises InotraceError if the kernel refuses.
+        """
+        began = time.monotonic_ns()
+        for _ in range(_ATTEMPTS):
+            rows = self.rows()
+            wanted = {row.instance for row in in_scope(rows.holders)}
+            instances = _instances(rows, wanted)
+            if all(walked.watches is not None for walked in instances.values()):
+                break
+        users = _users(row for row in rows.holders if row.instance in wanted)
+        return Walk(began, time.monotonic_ns(), instances, users)
+
+    def rows(self) -> Rows:
+        """One pass. Raises InotraceError if the kernel refuses."""
+        from bcc import lib
+
+        self._pass += 1
+        WALK_CONTROL.pack_into(self._control, 0, self._pass, 0, 0, 0)
+        rows = Rows()
+        iterator = lib.bcc_iter_create(self._link)
+        if iterator < 0:
+            raise InotraceError("the kernel refuses to walk its open files (BPF iterator)")
+        try:
+            while True:
+                try:
+                    if not os.read(iterator, mmap.PAGESIZE):
+                        break
+                except BlockingIOError:
+                    # the program wants to come back to the same file
+                    self._take(rows)
+        finally:
+            os.close(iterator)
+        self._take(rows)
+        return rows
+
+    def _take(self, rows: Rows) -> None:
+        control = WalkControl(*WALK_CONTROL.unpack_from(self._control))
+        rows.watches += decode_watch_rows(self._watch_rows[: control.watches * WATCH_ROW.size])
+        rows.holders += decode_holders(self._holder_rows[: control.holders * HOLDER.size])
+        WALK_CONTROL.pack_into(self._control, 0, *control._replace(watches=0, holders=0))
+
+    def _mapped(self, name: str, size: int) -> mmap.mmap:
+        rounded = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        mapped = mmap.mmap(self._bpf[name.encode()].map_fd, rounded)
+        self._maps.append(mapped)
+        return mapped
+
+    def _learn_inotify_fops(self) -> None:
+        with _some_instance() as held:
+            table = self._bpf[b"learned"]
+            row = table.Leaf()
+            row.inotify_fops, row.tgid, row.fd = 0, held.pid, held.fd
+            table[ctypes.c_int(0)] = row
+            self.rows()
+            if not table[ctypes.c_int(0)].inotify_fops:
+                raise InotraceError(
+                    "inotrace does not find its own files in the kernel's list: run it in the "
+                    "host's pid namespace (docker run --pid=host, nsenter -t 1 -p)"
+                )
 
 
-def _key(row: Holder) -> Instance:
-    return Instance(row.group, row.gen)
+def _attached_iterator(bpf: Any) -> int:
+    from bcc import lib
+
+    with bcc_errors("the kernel refuses the iterator over open files (Linux 5.8 or later has it)"):
+        function = bpf.load_func(b"bpf_iter__task_file", _PROG_TYPE_TRACING)
+        link: int = lib.bcc_iter_attach(function.fd, None, 0)
+        if link < 0:
+            raise OSError(ctypes.get_errno(), "bcc_iter_attach")
+    return link
 
 
-def _read(rows: Iterable[Holder]) -> dict[Instance, tuple[Holder, _Reading]]:
-    """One reading of each instance, with the row whose descriptor it was read through."""
-    found: dict[Instance, tuple[Holder, _Reading]] = {}
-    for row in rows:
-        if _key(row) in found:
-            continue
-        read_at = time.monotonic_ns()
-        watches = read_watches(row.tid, row.fd)
-        if watches is not None:
-            by_wd = {w.wd: KernelWatch(Target(w.dev, w.ino), w.mask) for w in watches}
-            found[_key(row)] = row, (read_at, by_wd)
-    return found
+@contextmanager
+def _some_instance() -> Iterator[HeldFd]:
+    """
+    An inotify instance: our own for a moment, or another's where the user has none left.
+
+    Raises InotraceError if there is none.
+    """
+    own = ctypes.CDLL(None).inotify_init1(_IN_CLOEXEC)
+    if own >= 0:
+        try:
+            yield HeldFd(os.getpid(), own)
+        finally:
+            os.close(own)
+        return
+    yield _foreign_instance()
 
 
-def _confirmed(
-    found: Mapping[Instance, tuple[Holder, _Reading]], rows: Iterable[Holder]
-) -> dict[Instance, _Reading]:
-    now = {(row.tid, row.fd): _key(row) for row in rows}
-    return {
-        key: reading for key, (row, reading) in found.items() if now.get((row.tid, row.fd)) == key
-    }
+def _foreign_instance() -> HeldFd:
+    for pid in running_pids():
+        with suppress(OSError):
+            for fd in inotify_fds(pid):
+                return HeldFd(pid, fd)
+    raise InotraceError("inotrace cannot open an inotify instance and finds none in /proc")
 
 
-def _instances(
-    rows: Iterable[Holder], wanted: set[Instance], readings: Mapping[Instance, _Reading]
-) -> dict[Instance, WalkedInstance]:
+def _instances(rows: Rows, wanted: set[Instance]) -> dict[Instance, WalkedInstance]:
     holders: dict[Instance, list[Holder]] = defaultdict(list)
-    for row in rows:
-        if _key(row) in wanted:
-            holders[_key(row)].append(row)
-    return {key: _walked(key, held, readings.get(key)) for key, held in holders.items()}
+    for row in rows.holders:
+        if row.instance in wanted:
+            holders[row.instance].append(row)
+    watches: dict[int, dict[int, KernelWatch]] = defaultdict(dict)
+    for group, ino, wd, dev, mask in rows.watches:
+        watches[group][wd] = KernelWatch(dev, ino, mask)
+    return {key: _walked(key, held, watches.get(key.group, {})) for key, held in holders.items()}
 
 
-def _walked(key: Instance, rows: list[Holder], reading: _Reading | None) -> WalkedInstance:
-    read_at, watches = reading if reading is not None else (0, None)
+def _walked(
+    key: Instance, rows: list[Holder], watches: Mapping[int, KernelWatch]
+) -> WalkedInstance:
+    whole = next((row for row in rows if row.reading == Reading.WHOLE), None)
     return WalkedInstance(
         instance=key,
-        holders=tuple(HolderFd(Process(row.tgid, row.birth), row.fd) for row in rows),
+        holders=tuple(HolderFd(row.process, row.fd) for row in rows),
         queued=rows[0].queued,
-        read_at=read_at,
-        watches=watches,
+        read_at=whole.read_at if whole is not None else 0,
+        watches=watches if whole is not None else None,
     )
 
 
