@@ -9,14 +9,18 @@ struct sys_exit {
 	s64 ret;
 };
 
-static __always_inline void announce(void *ctx, u32 tgid, u32 exec_id)
+static __always_inline void announce(void *ctx, struct call_event *event)
 {
-	u32 *known = announced.lookup(&tgid);
-	struct arrival arrival = { .tgid = tgid, .exec_id = exec_id };
+	struct arrival arrival = {
+		.birth = event->birth,
+		.tgid = event->head.tgid,
+		.exec_id = event->exec_id,
+	};
+	struct arrival *known = announced.lookup(&arrival.tgid);
 
-	if (known && *known == exec_id)
+	if (known && known->birth == arrival.birth && known->exec_id == arrival.exec_id)
 		return;
-	announced.update(&tgid, &exec_id);
+	announced.update(&arrival.tgid, &arrival);
 	arrivals.perf_submit(ctx, &arrival, sizeof(arrival));
 }
 
@@ -98,7 +102,7 @@ static __always_inline int finish_call(struct sys_exit *ctx, u32 op)
 	if (!wanted)
 		return 0;
 	describe_caller(event, task);
-	announce(ctx, event->head.tgid, event->exec_id);
+	announce(ctx, event);
 	if (STACKS && (op != OP_RM || RM_STACKS))
 		used = append_stack(ctx, s, regs->sp);
 	if (op == OP_ADD)

@@ -25,12 +25,10 @@
 #define RM_STACKS	0	/* collect the stack of removals too */
 #endif
 
-#define TAIL_MAX	(FRAMES_MAX * 8 + PATH_BYTES_MAX)
-
 enum counter { SUBMITTED, LOST, COUNTERS };
 
-/* a call_event under construction; the tail is rounded up so that any masked
- * length stays inside it, as the verifier demands */
+/* a call_event under construction; the tail is longer than frames and path can
+ * be, so that any masked length stays inside it, as the verifier demands */
 struct call_scratch {
 	struct call_event event;
 	u8 tail[8192];
@@ -51,8 +49,8 @@ BPF_PERCPU_ARRAY(call_scratch, struct call_scratch, 1);
 /* group -> generation. LRU: a group that was freed is forgotten in time, one
  * in use is looked up and stays. */
 BPF_F_TABLE("lru_hash", u64, u64, generations, 65536, 0);
-/* tgid -> exec_id of the image that was announced through arrivals */
-BPF_F_TABLE("lru_hash", u32, u32, announced, 16384, 0);
+/* tgid -> the image that was announced through arrivals */
+BPF_F_TABLE("lru_hash", u32, struct arrival, announced, 16384, 0);
 BPF_F_TABLE("hash", u32, u8, scope, 65536, 0);
 
 static __always_inline u64 read_u64(u64 addr)
@@ -128,9 +126,10 @@ static __always_inline bool in_scope(u64 task, u32 tgid)
 	return has_wanted_name(task);
 }
 
-/* the fd table of the task: number of slots and address of the first */
+/* the fd table of the task: number of slots, bitmap of those in use, first slot */
 struct fd_table {
 	u64 slots;
+	u64 open_fds;
 	u64 files;
 };
 
@@ -139,6 +138,7 @@ static __always_inline struct fd_table fd_table_of(u64 task)
 	u64 fdt = read_u64(read_u64(task + OFF_TASK_STRUCT_FILES) + OFF_FILES_STRUCT_FDT);
 	struct fd_table table = {
 		.slots = read_u32(fdt + OFF_FDTABLE_MAX_FDS),
+		.open_fds = read_u64(fdt + OFF_FDTABLE_OPEN_FDS),
 		.files = read_u64(fdt + OFF_FDTABLE_FD),
 	};
 

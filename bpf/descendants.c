@@ -5,12 +5,13 @@
  * only then can "freed by exit alone" be kept apart from "removed before".
  */
 
-#define STEPS		256	/* of fds and watches, in one link of the chain */
+#define STEPS		512	/* of fds and watches, in one link of the chain */
 #define LINKS		32	/* the kernel's MAX_TAIL_CALL_CNT, less one */
 
 /* where the walk over fds and their watches stands between two links */
 struct last_walk {
 	struct last_event event;
+	u64 open_fds;	/* bitmap of the slots that are in use */
 	u64 files;
 	u64 slots;
 	u64 fd;
@@ -37,8 +38,19 @@ static __always_inline void submit_last(void *ctx, struct last_walk *w)
 
 static __always_inline void open_next_group(struct last_walk *w, u64 fops)
 {
-	u64 group = group_of_file(read_u64(w->files + 8 * w->fd), fops);
+	u64 in_use = read_u64(w->open_fds + w->fd / 64 * 8) >> (w->fd & 63);
+	u64 group;
 
+	/* tables may be large and empty */
+	if (!in_use) {
+		w->fd = (w->fd | 63) + 1;
+		return;
+	}
+	if (!(in_use & 0xff)) {
+		w->fd += 8;
+		return;
+	}
+	group = group_of_file(read_u64(w->files + 8 * w->fd), fops);
 	w->fd++;
 	if (!group)
 		return;
@@ -128,12 +140,16 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	w->event.head.tgid = tgid;
 	w->event.head.ts = bpf_ktime_get_ns();
 	w->event.birth = birth_of(task);
+	w->event.group = 0;
+	w->event.gen = 0;
 	w->event.count = 0;
 	w->event.truncated = 0;
+	w->open_fds = table.open_fds;
 	w->files = table.files;
 	w->slots = table.slots;
 	w->fd = 0;
 	w->end = 0;
+	w->next = 0;
 	w->links = 0;
 	last_chain.call(ctx, 0);
 	return 0;

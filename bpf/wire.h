@@ -108,6 +108,7 @@ struct walk_control {
 
 /* wakes the reader once for each program image that uses inotify */
 struct arrival {
+	__u64 birth;
 	__u32 tgid;
 	__u32 exec_id;
 };

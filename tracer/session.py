@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tracer.core.events import CallEvent
-from tracer.core.ledger import Ledger
+from tracer.core.events import CallEvent, Process
+from tracer.core.ledger import Difference, Ledger
 from tracer.core.order import SLACK_NS, Traced
 from tracer.core.report import Report
-from tracer.core.walk import Walk
-from tracer.core.wire import Holder
+from tracer.core.walk import Walk, WalkedInstance
 from tracer.feed import Feed
 from tracer.kernel.probe import Scope
 from tracer.kernel.walk import KernelList
@@ -22,6 +21,8 @@ from tracer.targets.processes import ProcessTable
 # Walks take at most a fiftieth of the time.
 _WALK_EVERY_S = 2.0
 _WALK_SHARE = 50
+# An instance may be closed or changed under a walk, which cannot read it then.
+_VERIFY_ATTEMPTS = 5
 # How long one step may take: under a flood the screen and Ctrl-C must not wait for its end.
 _STEP_S = 0.1
 
@@ -102,17 +103,18 @@ class Session:
         if time.monotonic() >= self._next_walk:
             self._reconcile()
 
-    def _reconcile(self, baseline: bool = False) -> Walk:
+    def _reconcile(self, baseline: bool = False) -> tuple[Walk, Difference]:
         assert self._kernel is not None
-        walk = self._kernel.walk(self._in_scope)
+        walk = self._kernel.walk()
         # a call that took effect under the walk may end a moment after it
         self._apply(self._feed.all_until(walk.ended + SLACK_NS))
-        self._ledger.reconcile(walk, baseline=baseline)
+        walk = walk.only(self._scope())
+        change = self._ledger.reconcile(walk, baseline=baseline)
         self._ledger.forget_removals(walk.began)
         self._snapshots.saw(walk)
         took = (walk.ended - walk.began) / 1e9
         self._next_walk = time.monotonic() + max(_WALK_EVERY_S, _WALK_SHARE * took)
-        return walk
+        return walk, change
 
     def has_descendants(self) -> bool:
         """Whether any process of the traced command is still there."""
@@ -123,10 +125,14 @@ class Session:
         return self._snapshots.live(self._feed.probe.counters())
 
     def finish(self) -> Report:
-        """Reconcile a last time, check that it took, and judge."""
-        walk = self._reconcile()
-        complete = not walk.unread and not self._ledger.difference(walk)
+        """Reconcile until a walk finds nothing that no call had told of, and judge."""
+        complete = any(self._agrees_with_kernel() for _ in range(_VERIFY_ATTEMPTS))
         return self._snapshots.judged(self._feed.probe.counters(), complete)
+
+    def _agrees_with_kernel(self) -> bool:
+        # that watches went without a call is no disagreement: they do
+        walk, change = self._reconcile()
+        return not change.unlisted and not walk.unread
 
     def _apply(self, events: Iterable[Traced]) -> None:
         for _, event, stack in events:
@@ -135,19 +141,25 @@ class Session:
             else:
                 self._ledger.apply_last(event)
 
-    def _in_scope(self, rows: Iterable[Holder]) -> list[Holder]:
-        if self._follows:
-            pids = self._feed.probe.scope_pids()
-            return [row for row in rows if row.tgid in pids]
-        return [row for row in rows if self._matches(row)]
+    def _scope(self) -> Callable[[WalkedInstance], bool]:
+        # an instance that was traced stays so, whoever holds it by now
+        known = self._ledger.instances
+        pids = self._feed.probe.scope_pids() if self._follows else None
 
-    def _matches(self, row: Holder) -> bool:
+        def in_scope(process: Process) -> bool:
+            return process.pid in pids if pids is not None else self._matches(process)
+
+        return lambda walked: walked.instance in known or any(
+            in_scope(holder.process) for holder in walked.holders
+        )
+
+    def _matches(self, process: Process) -> bool:
         wanted = self._filter
-        if wanted.pids and row.tgid not in wanted.pids:
+        if wanted.pids and process.pid not in wanted.pids:
             return False
         if wanted.uid is None and not wanted.name:
             return True
-        facts = self._processes.meet(row.tgid)
+        facts = self._processes.meet(process.pid)
         if facts is None:
             return False
         return wanted.uid in (None, facts.uid) and wanted.name in facts.comm

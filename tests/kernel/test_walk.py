@@ -62,7 +62,7 @@ def _own(walk: Walk, fd: int) -> WalkedInstance:
 
 
 def _by_iterator(kernel: KernelList, fd: int) -> dict[int, tuple[int, int, int]]:
-    walked = _own(kernel.walk(lambda rows: rows), fd)
+    walked = _own(kernel.walk(), fd)
     assert walked.watches is not None
     return {wd: (watch.ino, watch.dev, watch.mask) for wd, watch in walked.watches.items()}
 
@@ -123,7 +123,7 @@ def test_a_list_that_changes_under_the_walk_is_never_told_short(
     thread.start()
     try:
         stay |= {_add(instance, folder, _IN_CREATE) for folder in steady[13:]}
-        readings = [_own(kernel.walk(lambda rows: rows), instance).watches for _ in range(211)]
+        readings = [_own(kernel.walk(), instance).watches for _ in range(211)]
     finally:
         stop.set()
         thread.join()

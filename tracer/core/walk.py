@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from tracer.core.events import Instance, Process
@@ -50,7 +50,7 @@ class WalkedInstance(NamedTuple):
     One instance. `read_at` is a time just before its watches were read.
 
     `watches` by descriptor; None if they could not be read, because the instance was closed or
-    passed on meanwhile.
+    changed meanwhile. `user` (namespace and uid, as in UserUse) is who is charged for it.
     """
 
     instance: Instance
@@ -58,15 +58,23 @@ class WalkedInstance(NamedTuple):
     queued: int
     read_at: int
     watches: Mapping[int, KernelWatch] | None
+    user: tuple[int, int] | None = None
 
 
 class Walk(NamedTuple):
-    """All instances in scope. Times are nanoseconds of CLOCK_MONOTONIC."""
+    """Instances and their users. Times are nanoseconds of CLOCK_MONOTONIC."""
 
     began: int
     ended: int
     instances: Mapping[Instance, WalkedInstance]
     users: tuple[UserUse, ...]
+
+    def only(self, wanted: Callable[[WalkedInstance], bool]) -> Walk:
+        """The walk as if there were no other instances."""
+        instances = {key: walked for key, walked in self.instances.items() if wanted(walked)}
+        charged = {walked.user for walked in instances.values()}
+        users = tuple(user for user in self.users if (user.userns, user.uid) in charged)
+        return self._replace(instances=instances, users=users)
 
     @property
     def unread(self) -> int:

@@ -18,7 +18,7 @@ LAST = struct.Struct("=IIQQQQII")
 HOLDER = struct.Struct("=QQQqqqqIIIIIIQQ")
 WATCH_ROW = struct.Struct("=QQiIQ")
 WALK_CONTROL = struct.Struct("=QQII")
-ARRIVAL = struct.Struct("=II")
+ARRIVAL = struct.Struct("=QII")
 
 # a comm of 16 bytes ends in a NUL
 COMM_BYTES_MAX = 15
@@ -91,17 +91,13 @@ class WatchRow(NamedTuple):
 class Arrival(NamedTuple):
     """A program image that uses inotify for the first time."""
 
+    birth: int
     tgid: int
     exec_id: int
 
 
 class WireError(ValueError):
     """A record that is no such record: too short for what it says it holds, or unknown."""
-
-
-def timestamp(record: bytes) -> int:
-    """When the record was made, in nanoseconds of CLOCK_MONOTONIC."""
-    return int(HEAD.unpack_from(record)[2])
 
 
 def decode(record: bytes) -> CallEvent | LastEvent:

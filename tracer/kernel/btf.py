@@ -31,7 +31,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "cred": (("euid",),),
     "signal_struct": (("live",),),
     "files_struct": (("fdt",),),
-    "fdtable": (("max_fds",), ("fd",)),
+    "fdtable": (("max_fds",), ("open_fds",), ("fd",)),
     "file": (("f_op",), ("private_data",)),
     "fsnotify_group": (("marks_list",), ("inotify_data",), ("q_len",)),
     "inotify_group_private_data": (("ucounts",),),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import NamedTuple
 
 # proc(5), /proc/pid/maps; the path is what follows the last column, blanks included
@@ -20,6 +22,21 @@ class Place(NamedTuple):
     offset: int
 
 
+class FileIdentity(NamedTuple):
+    """Which file, whatever its name: as stat(2) has it, with the time of its last change."""
+
+    dev: int
+    ino: int
+    changed_ns: int
+
+
+class MappedFile(NamedTuple):
+    """A file that code comes from, and a path that leads to it while the process lives."""
+
+    identity: FileIdentity
+    path: bytes
+
+
 class Mappings:
     """
     As they were at one moment.
@@ -31,10 +48,15 @@ class Mappings:
         with open(f"/proc/{pid}/maps", "rb") as file:
             self._ranges = parse_maps(file.read())
         self._starts = [start for start, _, _, _ in self._ranges]
+        self.files = dict(self._mapped_files(pid))
 
-    def modules(self) -> dict[bytes, int]:
-        """The files that code comes from, each with the address of some of it."""
-        return {module: start for start, _, _, module in self._ranges if module != _ANONYMOUS}
+    def _mapped_files(self, pid: int) -> Iterator[tuple[bytes, MappedFile]]:
+        for start, end, _, module in self._ranges:
+            # leads to the file itself, also if it was deleted or is in another mount namespace
+            path = b"/proc/%d/map_files/%x-%x" % (pid, start, end)
+            identity = file_identity(path)
+            if identity is not None:
+                yield module, MappedFile(identity, path)
 
     def find(self, address: int) -> Place | None:
         """Where the code at `address` comes from; None if there is no code."""
@@ -46,6 +68,15 @@ class Mappings:
             return None
         # without a file, only the address itself says where it is
         return Place(module, address - start + offset if module != _ANONYMOUS else address)
+
+
+def file_identity(path: bytes) -> FileIdentity | None:
+    """None if there is no such file, or it may not be looked at."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return FileIdentity(found.st_dev, found.st_ino, found.st_ctime_ns)
 
 
 def parse_maps(text: bytes) -> list[tuple[int, int, int, bytes]]:

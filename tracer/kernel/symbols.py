@@ -1,4 +1,4 @@
-"""Frame-pointer stacks, symbolized by BCC."""
+"""Frame-pointer stacks, with names from BCC's ELF reader."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import os
 import threading
 from collections import OrderedDict
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tracer.core.events import CallEvent, errno_name
 from tracer.core.stack import Frame, Stack, StackState, is_runtime, is_runtime_module, missing
 from tracer.core.wire import Arrival
-from tracer.kernel.maps import Mappings
+from tracer.kernel.elf import SymbolTable
+from tracer.kernel.maps import FileIdentity, MappedFile, Mappings, Place, file_identity
 
-# Images whose symbols are kept at a time: each holds descriptors and parsed symbol tables.
+# Images that are kept at a time, each with one descriptor, and parsed files.
 _IMAGES_MAX = 128
-_STACKS_MAX = 65536
+_TABLES_MAX = 64
+_STACKS_MAX = 8192
 # Where a stack ends by itself: process start, thread start of glibc and musl, and Go's.
 _ROOTS = frozenset(
     {
@@ -34,34 +36,60 @@ _LONGEST_CALL = 7
 
 
 class _ImageKey(NamedTuple):
+    """One program in one process; the pid alone is reused, and exec changes the program."""
+
     tgid: int
+    birth: int
     exec_id: int
 
 
-class _Image:
-    """One program image: its mappings, BCC's symbols of them, and a window on its memory."""
+class SymbolTables:
+    """Symbols by file, shared by all processes; the least recently used are forgotten."""
 
-    def __init__(self, tgid: int) -> None:
-        self._tgid = tgid
+    def __init__(self) -> None:
+        self._tables: OrderedDict[FileIdentity, SymbolTable] = OrderedDict()
+
+    def get(self, file: MappedFile, name: bytes) -> SymbolTable | None:
+        """
+        The symbols of a mapped file, by the name that the mapping had once the process ended.
+
+        None if they were not read in time and that name now leads to another file.
+        """
+        table = self._tables.get(file.identity)
+        if table is None:
+            for path in (file.path, name):
+                if file_identity(path) == file.identity:
+                    table = self._tables[file.identity] = SymbolTable(path)
+                    break
+            else:
+                return None
+            if len(self._tables) > _TABLES_MAX:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(file.identity)
+        return table
+
+
+class _Image:
+    """One program image: its mappings, the symbols of its files, and a window on its memory."""
+
+    def __init__(self, key: _ImageKey, tables: SymbolTables) -> None:
+        self._tgid = key.tgid
+        self._tables = tables
         self._memory = -1
         self._mappings: Mappings | None = None
-        self._symbols: Any = None
         with suppress(OSError):
-            self._mappings = Mappings(tgid)
-            self._symbols = _symbol_cache(tgid)
-            self._memory = os.open(f"/proc/{tgid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-            self._read_symbols_early()
+            self._mappings = Mappings(key.tgid)
+            self._memory = os.open(f"/proc/{key.tgid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            self._read_symbols_early(self._mappings)
 
-    def _read_symbols_early(self) -> None:
-        """BCC reads symbols through /proc/PID when first asked, which may be too late."""
-        assert self._mappings is not None
+    def _read_symbols_early(self, mappings: Mappings) -> None:
+        """Those of the program and libc, which each stack needs: the process may end any moment."""
         program = os.readlink(f"/proc/{self._tgid}/exe".encode())
-        for module, address in self._mappings.modules().items():
+        for module, file in mappings.files.items():
             if module == program or is_runtime_module(module):
-                self._symbols.resolve(address, False)
+                self._tables.get(file, module)
 
     def close(self) -> None:
-        self._free_symbols()
         if self._memory >= 0:
             os.close(self._memory)
 
@@ -72,14 +100,22 @@ class _Image:
         A return address is looked up one byte earlier, inside the call: the call may be the
         last instruction of its function.
         """
-        looked_up = address - 1 if is_return else address
-        place = self._mappings.find(looked_up) if self._mappings is not None else None
+        place = None
+        if self._mappings is not None:
+            place = self._mappings.find(address - 1 if is_return else address)
         if place is None:
             return Frame(None, None, address)
-        name, offset, _ = self._symbols.resolve(looked_up, True)
-        if not name:
+        found = self._function_at(place)
+        if found is None:
             return Frame(None, place.module, place.offset)
-        return Frame(name.decode(errors="replace"), place.module, offset)
+        function, offset = found
+        return Frame(function, place.module, offset)
+
+    def _function_at(self, place: Place) -> tuple[str, int] | None:
+        assert self._mappings is not None
+        file = self._mappings.files.get(place.module)
+        table = self._tables.get(file, place.module) if file is not None else None
+        return table.find(place.offset) if table is not None else None
 
     def follows_call(self, address: int) -> bool | None:
         """Whether the bytes before `address` are a call (x86-64); None if they cannot be read."""
@@ -87,7 +123,7 @@ class _Image:
             return None
         try:
             code = os.pread(self._memory, _LONGEST_CALL, address - _LONGEST_CALL)
-        except OSError:
+        except (OSError, OverflowError):
             return None
         return _ends_in_call(code) if len(code) == _LONGEST_CALL else None
 
@@ -95,21 +131,6 @@ class _Image:
         """Look at the mappings again: libraries may have been loaded meanwhile."""
         with suppress(OSError):
             self._mappings = Mappings(self._tgid)
-            self._free_symbols()
-            self._symbols = _symbol_cache(self._tgid)
-
-    def _free_symbols(self) -> None:
-        from bcc import lib
-
-        if self._symbols is not None:
-            lib.bcc_free_symcache(self._symbols.cache, self._tgid)
-            self._symbols = None
-
-
-def _symbol_cache(tgid: int) -> Any:
-    from bcc import SymbolCache
-
-    return SymbolCache(tgid)
 
 
 class BccStacks:
@@ -123,12 +144,13 @@ class BccStacks:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._tables = SymbolTables()
         self._images: OrderedDict[_ImageKey, _Image] = OrderedDict()
         self._stacks: dict[tuple[_ImageKey, bytes, int], Stack] = {}
 
     def meet(self, arrival: Arrival) -> None:
         with self._lock:
-            self._image(_ImageKey(arrival.tgid, arrival.exec_id))
+            self._image(_ImageKey(arrival.tgid, arrival.birth, arrival.exec_id))
 
     def resolve(self, event: CallEvent) -> Stack:
         raw = event.stack
@@ -136,7 +158,7 @@ class BccStacks:
             return missing(f"the kernel could not read it ({errno_name(raw.error)})")
         if not raw.frames:
             return missing("the kernel collected no frames")
-        image_key = _ImageKey(event.tgid, event.exec_id)
+        image_key = _ImageKey(event.tgid, event.birth, event.exec_id)
         key = (image_key, raw.frames, raw.caller)
         stack = self._stacks.get(key)
         if stack is None:
@@ -155,7 +177,7 @@ class BccStacks:
     def _image(self, key: _ImageKey) -> _Image:
         image = self._images.get(key)
         if image is None:
-            image = self._images[key] = _Image(key.tgid)
+            image = self._images[key] = _Image(key, self._tables)
             if len(self._images) > _IMAGES_MAX:
                 self._images.popitem(last=False)[1].close()
         self._images.move_to_end(key)

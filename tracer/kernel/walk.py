@@ -13,7 +13,7 @@ import mmap
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -42,8 +42,6 @@ _PROG_TYPE_TRACING = 26
 # bpf/wire.h
 WATCH_ROWS = 65536
 HOLDER_ROWS = 8192
-
-Scope = Callable[[list[Holder]], list[Holder]]
 
 
 class Rows:
@@ -80,21 +78,15 @@ class KernelList:
             self._maps.pop().close()
         os.close(self._link)
 
-    def walk(self, in_scope: Scope) -> Walk:
-        """
-        Every instance that a process in scope holds, with its watches.
-
-        `in_scope` picks the rows of those processes. Raises InotraceError if the kernel refuses.
-        """
+    def walk(self) -> Walk:
+        """Every instance that any process holds. Raises InotraceError if the kernel refuses."""
         began = time.monotonic_ns()
         for _ in range(_ATTEMPTS):
             rows = self.rows()
-            wanted = {row.instance for row in in_scope(rows.holders)}
-            instances = _instances(rows, wanted)
+            instances = _instances(rows)
             if all(walked.watches is not None for walked in instances.values()):
                 break
-        users = _users(row for row in rows.holders if row.instance in wanted)
-        return Walk(began, time.monotonic_ns(), instances, users)
+        return Walk(began, time.monotonic_ns(), instances, _users(rows.holders))
 
     def rows(self) -> Rows:
         """One pass. Raises InotraceError if the kernel refuses."""
@@ -181,11 +173,10 @@ def _foreign_instance() -> HeldFd:
     raise InotraceError("inotrace cannot open an inotify instance and finds none in /proc")
 
 
-def _instances(rows: Rows, wanted: set[Instance]) -> dict[Instance, WalkedInstance]:
+def _instances(rows: Rows) -> dict[Instance, WalkedInstance]:
     holders: dict[Instance, list[Holder]] = defaultdict(list)
     for row in rows.holders:
-        if row.instance in wanted:
-            holders[row.instance].append(row)
+        holders[row.instance].append(row)
     watches: dict[int, dict[int, KernelWatch]] = defaultdict(dict)
     for group, ino, wd, dev, mask in rows.watches:
         watches[group][wd] = KernelWatch(dev, ino, mask)
@@ -202,6 +193,7 @@ def _walked(
         queued=rows[0].queued,
         read_at=whole.read_at if whole is not None else 0,
         watches=watches if whole is not None else None,
+        user=(rows[0].userns, rows[0].uid),
     )
 
 
