@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from itertools import chain
 
 from tracer.core.events import CallEvent
@@ -49,9 +50,10 @@ class Feed:
         self.probe.attach()
 
     def close(self) -> None:
-        self._stream.close()
-        self.probe.close()
-        self._stacks.close()
+        with ExitStack() as closing:
+            closing.callback(self._stacks.close)
+            closing.callback(self.probe.close)
+            closing.callback(self._stream.close)
 
     def ready(self, within_s: float) -> Iterator[list[Traced]]:
         """The events whose place in time is certain, in portions, for `within_s` at most."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from tracer.core.events import CallEvent, Process
@@ -90,9 +91,10 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        if self._kernel is not None:
-            self._kernel.close()
-        self._feed.close()
+        with ExitStack() as closing:
+            closing.callback(self._feed.close)
+            if self._kernel is not None:
+                closing.callback(self._kernel.close)
 
     def step(self) -> None:
         """Take in what happened, and compare with the kernel when it is time to."""

@@ -17,6 +17,7 @@ from tracer.core.events import CallEvent, Op, RawStack
 from tracer.core.stack import Stack
 from tracer.core.wire import Arrival
 from tracer.kernel.elf import SymbolTable, demangled
+from tracer.kernel.maps import Mappings, file_identity
 from tracer.kernel.symbols import BccStacks
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -113,6 +114,15 @@ def test_what_lies_between_functions_has_no_name(tmp_path: Path) -> None:
     assert table.find(offset) == ("one", 0)
     assert [table.find(offset + at) for at in (1, 32, 64)] == [None] * 3
     assert table.find(offset + 65) == ("two", 0)
+
+
+def test_every_file_with_code_is_known_for_sure() -> None:
+    files = Mappings(os.getpid()).files
+    program = os.readlink(b"/proc/self/exe")
+
+    assert files[program].identity == file_identity(program)
+    assert all(file_identity(file.path) == file.identity for file in files.values())
+    assert b"[vdso]" not in files
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"\x7fELF" + bytes(300), b"#!/bin/sh\n"])

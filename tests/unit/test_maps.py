@@ -126,14 +126,3 @@ def test_anonymous_code_is_only_an_address() -> None:
 def test_a_process_that_is_gone_is_an_os_error() -> None:
     with pytest.raises(OSError):
         Mappings(2**22 + 1)
-
-
-def test_every_file_with_code_is_a_module_at_an_address_of_its_code() -> None:
-    mappings = Mappings(os.getpid())
-    modules = mappings.modules()
-
-    assert os.readlink(b"/proc/self/exe") in modules
-    assert b"[anon]" not in modules
-    for module, address in modules.items():
-        place = mappings.find(address)
-        assert place is not None and place.module == module

@@ -37,7 +37,7 @@ class Round(NamedTuple):
 
 class Stream:
     """
-    The records of a probe. Use as a context manager.
+    The records of a probe, until `close`.
 
     `on_arrival` is called on the draining thread as soon as a new program image uses inotify, so
     that its files can be opened before it ends.
