@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import platform
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
-from tracer.core.accounts import Failure, InstanceAccount, Origin, ProcessAccount, Site, Watch
-from tracer.core.events import Op, Process, errno_name
+from tracer.core.accounts import (
+    Failure,
+    InstanceAccount,
+    Origin,
+    Place,
+    ProcessAccount,
+    Site,
+    Watch,
+)
+from tracer.core.events import CALL_NAMES, Op, Process, errno_name, explanation
 from tracer.core.ledger import Ledger
 from tracer.core.report import (
+    EndedRow,
     FailureRow,
     HolderRow,
     Host,
@@ -26,36 +34,15 @@ from tracer.core.report import (
     UserLimits,
 )
 from tracer.core.stack import missing
-from tracer.core.verdict import Evidence, Judgement, SiteHistory, Verdict, judge
+from tracer.core.verdict import Judgement, SiteHistory, Verdict, judge, unseen
 from tracer.core.walk import Walk
 from tracer.kernel.probe import Counters
 from tracer.targets.path import path_state
 from tracer.targets.processes import ProcessTable
 from tracer.targets.users import user_name
 
-_CALLS = {Op.INIT: "inotify_init", Op.ADD: "inotify_add_watch", Op.RM: "inotify_rm_watch"}
-# inotify_init1(2), inotify_add_watch(2), inotify_rm_watch(2)
-_EXPLANATIONS = {
-    (Op.ADD, errno.ENOSPC): "the user has as many watches as fs.inotify.max_user_watches allows",
-    (Op.ADD, errno.ENOENT): "the path did not exist",
-    (Op.ADD, errno.EACCES): "the path is not readable for the process",
-    (Op.ADD, errno.EEXIST): "already watched, and IN_MASK_CREATE asks for a new watch",
-    (Op.ADD, errno.ENOTDIR): "the path is no directory, and IN_ONLYDIR asks for one",
-    (Op.ADD, errno.EINVAL): "no event in the mask, or the descriptor is no inotify instance",
-    (Op.RM, errno.EINVAL): "no such watch: the kernel had removed it first, so nothing leaks here",
-    (Op.INIT, errno.EMFILE): (
-        "the user has as many instances as fs.inotify.max_user_instances allows, "
-        "or the process has no file descriptor left"
-    ),
-}
-_GENERAL = {
-    errno.EBADF: "the descriptor is not open",
-    errno.ENOMEM: "the kernel had no memory",
-    errno.ENFILE: "the system has no file descriptor left",
-    errno.EFAULT: "the path is outside of the process's memory",
-    errno.ENAMETOOLONG: "the path is too long",
-    errno.ENOTDIR: "a part of the path is no directory",
-}
+# How many processes that have ended are told apart; those before them are summed up by name.
+_ENDED_MAX = 1024
 # Rank of sites in a report: what needs action first.
 _ORDER = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
@@ -77,19 +64,34 @@ class Snapshots:
         self._host = Host(kernel=platform.release(), mode="tracepoint", truth="iterator")
 
     def saw(self, walk: Walk) -> None:
-        """Take users and limits from this walk from now on; remember who holds instances."""
+        """
+        Take users and limits from this walk from now on; remember who holds instances.
+
+        The ledger must have been reconciled with it: what then holds nothing may be summed up.
+        """
         self._walk = walk
         for walked in walk.instances.values():
             for holder in walked.holders:
-                self._processes.get(holder.process)
+                self._remember(holder.process)
+        idle = self._ledger.idle()
+        if len(idle) > _ENDED_MAX:
+            self._ledger.fold(self._processes.ended(idle)[:-_ENDED_MAX])
+
+    def _remember(self, process: Process) -> None:
+        facts = self._processes.get(process)
+        account = self._ledger.accounts.processes.get(process)
+        if facts is not None and account is not None:
+            account.comm = account.comm or facts.comm
 
     def live(self, counters: Counters) -> Report:
         """How it stands now: processes with rates, sites by live watches, no verdicts."""
         rates = self._rates()
         sites = [
             self._site_row(site, _unjudged(), ())
-            for site in sorted(self._ledger.sites.values(), key=lambda site: -site.live)
-            if site.live
+            for site in sorted(
+                (site for site in self._ledger.accounts.sites.values() if site.live),
+                key=lambda site: -site.live,
+            )
         ]
         return self._report(counters, False, self._process_rows(rates, {}), sites)
 
@@ -99,15 +101,15 @@ class Snapshots:
         all_ended = self._ledger.last_exit_at if not self._ledger.instances else None
         ended = all_ended or time.monotonic_ns()
         left: dict[int, list[tuple[InstanceAccount, Watch]]] = defaultdict(list)
-        unseen: dict[Process, list[tuple[InstanceAccount, Watch]]] = defaultdict(list)
+        not_seen: dict[Process, list[tuple[InstanceAccount, Watch]]] = defaultdict(list)
         for account, watch in self._ledger.watches():
             if watch.site is not None:
                 left[id(watch.site)].append((account, watch))
             elif watch.origin is Origin.UNKNOWN:
-                unseen[watch.owner.process].append((account, watch))
+                not_seen[watch.owner.process].append((account, watch))
         sites = []
         leaked: Counter[Process] = Counter()
-        for site in self._ledger.sites.values():
+        for site in self._ledger.accounts.sites.values():
             entries = left[id(site)]
             if not site.added:
                 continue
@@ -115,7 +117,7 @@ class Snapshots:
             if judgement.verdict is Verdict.LEAK:
                 leaked.update(watch.owner.process for _, watch in entries)
             sites.append(self._site_row(site, judgement, self._targets(entries, ended)))
-        for entries in unseen.values():
+        for entries in not_seen.values():
             sites.append(self._unseen_row(entries, ended))
         sites.sort(key=lambda site: (_ORDER[site.verdict], -site.live, -site.added))
         return self._report(counters, complete, self._process_rows({}, leaked), sites)
@@ -149,7 +151,7 @@ class Snapshots:
                 added=totals.added,
                 updated=totals.updated,
                 removed=dict(totals.removed),
-                failed=sum(self._ledger.failures.values()),
+                failed=sum(self._ledger.accounts.failures.values()),
                 lost=counters.lost,
                 healed=0,
                 complete=complete and not totals.exits_truncated,
@@ -160,8 +162,9 @@ class Snapshots:
             sites=tuple(sites),
             failures=tuple(
                 _failure_row(failure, count)
-                for failure, count in self._ledger.failures.most_common()
+                for failure, count in self._ledger.accounts.failures.most_common()
             ),
+            ended=self._ended_rows(),
         )
 
     def _limits(self) -> tuple[UserLimits, ...]:
@@ -179,7 +182,7 @@ class Snapshots:
     def _rates(self) -> dict[Process, float]:
         now = time.monotonic()
         then, before = self._last_added
-        added = {key: account.added for key, account in self._ledger.processes.items()}
+        added = {key: account.added for key, account in self._ledger.accounts.processes.items()}
         self._last_added = now, added
         elapsed = max(now - then, 1e-3)
         return {key: (count - before.get(key, 0)) / elapsed for key, count in added.items()}
@@ -193,9 +196,25 @@ class Snapshots:
             for process in {holder.process for holder in account.holders}
         )
         accounts = sorted(
-            self._ledger.processes.values(), key=lambda account: (-account.live, -account.added)
+            self._ledger.accounts.processes.values(),
+            key=lambda account: (-account.live, -account.added),
         )
         return tuple(self._process_row(account, instances, rates, leaked) for account in accounts)
+
+    def _ended_rows(self) -> tuple[EndedRow, ...]:
+        rows = (
+            EndedRow(
+                comm=comm,
+                processes=ended.processes,
+                added=ended.added,
+                updated=ended.updated,
+                failed=ended.failed,
+                removed=dict(ended.removed),
+                baseline=ended.baseline,
+            )
+            for comm, ended in self._ledger.accounts.ended.items()
+        )
+        return tuple(sorted(rows, key=lambda row: -row.added))
 
     def _process_row(
         self,
@@ -231,11 +250,11 @@ class Snapshots:
             ),
             watches=len(account.watches),
             queued=account.queued,
-            opened_by=site_id(site) if site is not None else None,
+            opened_by=site_id(site.place) if site is not None else None,
         )
 
     def _comm(self, process: Process) -> bytes:
-        account = self._ledger.processes.get(process)
+        account = self._ledger.accounts.processes.get(process)
         if account is not None and account.comm:
             return account.comm
         facts = self._processes.get(process)
@@ -245,7 +264,7 @@ class Snapshots:
         self, site: Site, judgement: Judgement, targets: tuple[TargetRow, ...]
     ) -> SiteRow:
         return SiteRow(
-            id=site_id(site),
+            id=site_id(site.place),
             verdict=judgement.verdict,
             comm=site.comm,
             pids=tuple(sorted({target.pid for target in targets})),
@@ -262,10 +281,12 @@ class Snapshots:
         owner = entries[0][1].owner
         comm = self._comm(owner.process)
         stack = missing("inotrace did not see them being added")
-        text = "found in the kernel's list: the call was lost, or made in 32-bit mode"
+        freed = sum(account.instance not in self._ledger.instances for account, _ in entries)
+        place = Place(int(Op.ADD), comm, owner.process, stack.reason)
+        judgement = unseen(len(entries), freed)
         return SiteRow(
-            id=site_id(Site(Op.ADD, stack, comm, owner.process)),
-            verdict=Verdict.INCONCLUSIVE,
+            id=site_id(place),
+            verdict=judgement.verdict,
             comm=comm,
             pids=(owner.process.pid,),
             live=len(entries),
@@ -273,7 +294,7 @@ class Snapshots:
             removed={},
             per_round=(),
             stack=stack,
-            evidence=(Evidence("unseen", text),),
+            evidence=judgement.evidence,
             targets=self._targets(entries, ended),
         )
 
@@ -293,10 +314,13 @@ class Snapshots:
         )
 
 
-def site_id(site: Site) -> str:
-    """Twelve hexadecimal digits that are the same for the same place in every trace."""
-    place = site.op, site.comm, site.process, site.stack.identity or site.stack.reason
-    return sha256(repr(place).encode()).hexdigest()[:12]
+def site_id(place: Place) -> str:
+    """
+    Twelve hexadecimal digits that are the same for the same place in every trace.
+
+    Without frames there is no place but the process, and it is not the same in the next trace.
+    """
+    return sha256(repr(tuple(place)).encode()).hexdigest()[:12]
 
 
 def _unjudged() -> Judgement:
@@ -304,14 +328,11 @@ def _unjudged() -> Judgement:
 
 
 def _failure_row(failure: Failure, count: int) -> FailureRow:
-    explanation = _EXPLANATIONS.get((Op(failure.op), failure.errno)) or _GENERAL.get(
-        failure.errno, ""
-    )
     return FailureRow(
-        call=_CALLS[Op(failure.op)],
+        call=CALL_NAMES[Op(failure.op)],
         errno=errno_name(failure.errno),
         count=count,
-        pid=failure.process.pid,
+        pid=failure.process.pid if failure.process is not None else None,
         comm=failure.comm,
-        explanation=explanation,
+        explanation=explanation(Op(failure.op), failure.errno),
     )

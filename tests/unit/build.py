@@ -15,6 +15,7 @@ from rich.text import Text
 from tracer.core.accounts import Cause
 from tracer.core.events import CallEvent, Instance, LastEvent, Op, Process, RawStack
 from tracer.core.report import (
+    EndedRow,
     FailureRow,
     HolderRow,
     Host,
@@ -234,6 +235,11 @@ def process(pid: int = AGENT.pid, **changes: Any) -> ProcessRow:
     return dataclasses.replace(row, **changes)
 
 
+def ended(comm: bytes = b"sh", processes: int = 23, **changes: Any) -> EndedRow:
+    row = EndedRow(comm, processes, added=30, updated=2, failed=3, removed={}, baseline=0)
+    return dataclasses.replace(row, **changes)
+
+
 def failure(**changes: Any) -> FailureRow:
     row = FailureRow(
         call="inotify_add_watch",
@@ -285,6 +291,7 @@ def report(
     failures: Iterable[FailureRow] = (),
     limits: Iterable[UserLimits] = (),
     instances: Iterable[InstanceRow] = (),
+    ended: Iterable[EndedRow] = (),
     **changes: Any,
 ) -> Report:
     """`changes` are of the trace."""
@@ -296,6 +303,7 @@ def report(
         instances=tuple(instances),
         sites=tuple(sites),
         failures=tuple(failures),
+        ended=tuple(ended),
     )
 
 

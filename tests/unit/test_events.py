@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.core.events import errno_name, init_flag_names, mask_names
+from tracer.core.events import (
+    CALL_NAMES,
+    Op,
+    errno_name,
+    explanation,
+    init_flag_names,
+    mask_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -79,3 +86,23 @@ def test_the_flags_of_init_are_accepted_by_the_kernel() -> None:
 )
 def test_errno_name(number: int, name: str) -> None:
     assert errno_name(number) == name
+
+
+def test_every_call_has_a_name() -> None:
+    assert CALL_NAMES.keys() == set(Op) - {Op.LAST}
+
+
+@pytest.mark.parametrize(
+    ("op", "number", "begin"),
+    [
+        (Op.ADD, errno.ENOSPC, "the user has as many watches"),
+        (Op.ADD, errno.ENOTDIR, "the path is no directory"),
+        (Op.RM, errno.EBADF, "the descriptor is not open"),
+        (Op.RM, errno.ENOSPC, ""),
+    ],
+)
+def test_what_an_errno_means_depends_on_the_call(op: Op, number: int, begin: str) -> None:
+    text = explanation(op, number)
+
+    assert text.startswith(begin)
+    assert bool(text) is bool(begin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from build import busy_report, instance, leak, process, report, target
+from build import busy_report, ended, failure, instance, leak, process, report, target
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,6 +147,36 @@ def test_stacks_say_how_much_of_them_is_known() -> None:
 
     assert (whole["stack"], whole["stack_reason"], len(whole["frames"])) == ("complete", None, 4)
     assert (gone["stack"], gone["stack_reason"], gone["frames"]) == ("missing", "no frames", [])
+
+
+def test_ended_processes_are_summed_up_in_a_process_without_a_pid() -> None:
+    of = _parsed(
+        report(
+            processes=[process()],
+            ended=[ended(removed={Cause.RM_WATCH: 30}, baseline=2)],
+            failures=[failure(pid=None)],
+        )
+    )
+
+    whole, rest = of["processes"]
+    assert whole.keys() == rest.keys()
+    assert (whole["pid"], whole["processes"]) == (1173, 1)
+    assert rest == {
+        "pid": None,
+        "comm": "sh",
+        "exe": None,
+        "uid": None,
+        "added": 30,
+        "updated": 2,
+        "failed": 3,
+        "removed": {**_REMOVED, "rm_watch": 30},
+        "live": 0,
+        "baseline": 2,
+        "instances": 0,
+        "leaked": 0,
+        "processes": 23,
+    }
+    assert of["failures"][0]["pid"] is None
 
 
 def test_what_is_not_known_is_null() -> None:

@@ -14,6 +14,7 @@ from build import (
     OTHER,
     SECOND,
     STACK,
+    WRAPPER,
     add,
     failed,
     init,
@@ -27,16 +28,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tracer.core.accounts import Cause, Failure, Origin, ProcessAccount, Site
+from tracer.core.accounts import OTHERS, Cause, Failure, Origin, ProcessAccount, Site
 from tracer.core.events import IN_MASK_ADD, CallEvent, Instance, LastEvent, Op, Process
-from tracer.core.ledger import Ledger
+from tracer.core.ledger import Discrepancy, Ledger
 from tracer.core.order import SLACK_NS, Order, Traced
-from tracer.core.stack import Stack, missing
-from tracer.core.walk import HolderFd, Walk, WalkedInstance
+from tracer.core.stack import Stack, StackState, missing
+from tracer.core.walk import HolderFd, UserUse, Walk, WalkedInstance
 
 # The same address for a group as FIRST, made later.
 _REUSED = FIRST._replace(gen=5000)
 _BEFORE_TRACE = Instance(group=0xFFFF888000002000, gen=0)
+_UNREADABLE = missing("unreadable")
 
 
 def _fed(*events: CallEvent, ledger: Ledger | None = None, stack: Stack = STACK) -> Ledger:
@@ -51,7 +53,7 @@ def _live(ledger: Ledger) -> list[tuple[Instance, int]]:
 
 
 def _site(ledger: Ledger) -> Site:
-    (site,) = (site for site in ledger.sites.values() if site.added)
+    (site,) = (site for site in ledger.accounts.sites.values() if site.added)
     return site
 
 
@@ -61,7 +63,7 @@ def _causes(counts: Counter[Cause]) -> dict[Cause, int]:
 
 
 def _agent(ledger: Ledger) -> ProcessAccount:
-    return ledger.processes[AGENT]
+    return ledger.accounts.processes[AGENT]
 
 
 def assert_counts_add_up(ledger: Ledger) -> None:
@@ -69,18 +71,18 @@ def assert_counts_add_up(ledger: Ledger) -> None:
     owners = Counter(watch.owner.process for _, watch in ledger.watches())
     sites = Counter(id(watch.site) for _, watch in ledger.watches() if watch.site is not None)
     freed = Counter(id(watch.site) for _, watch in ledger.freed_by_exit)
-    for key, process in ledger.processes.items():
+    for key, process in ledger.accounts.processes.items():
         assert process.live == owners[key]
-    for site in ledger.sites.values():
+    for site in ledger.accounts.sites.values():
         assert site.live == sites[id(site)]
         assert site.freed_by_exit == freed[id(site)]
         assert site.added == site.live + sum(site.removed.values())
     totals = ledger.totals
-    processes = ledger.processes.values()
+    processes = (*ledger.accounts.processes.values(), *ledger.accounts.ended.values())
     assert totals.added == sum(process.added for process in processes)
-    assert totals.added == sum(site.added for site in ledger.sites.values())
+    assert totals.added == sum(site.added for site in ledger.accounts.sites.values())
     assert totals.updated == sum(process.updated for process in processes)
-    assert sum(ledger.failures.values()) == sum(process.failed for process in processes)
+    assert sum(ledger.accounts.failures.values()) == sum(process.failed for process in processes)
     removed: Counter[Cause] = Counter()
     for process in processes:
         removed.update(process.removed)
@@ -159,7 +161,7 @@ def test_a_watch_is_charged_to_who_added_it_and_removed_from_there() -> None:
     ledger = _fed(add(111, 1), rm(113, 1, process=OTHER))
 
     assert _causes(_agent(ledger).removed) == {Cause.RM_WATCH: 1}
-    assert _causes(ledger.processes[OTHER].removed) == {}
+    assert _causes(ledger.accounts.processes[OTHER].removed) == {}
     assert_counts_add_up(ledger)
 
 
@@ -171,12 +173,12 @@ def test_a_failed_call_changes_nothing_and_is_counted_by_its_kind() -> None:
         failed(Op.INIT, 141, 24, process=OTHER),
     )
 
-    assert ledger.failures == {
+    assert ledger.accounts.failures == {
         Failure(Op.ADD, 28, AGENT, b"agent"): 17,
         Failure(Op.RM, 22, AGENT, b"agent"): 1,
         Failure(Op.INIT, 24, OTHER, b"agent"): 1,
     }
-    assert (_agent(ledger).failed, ledger.processes[OTHER].failed) == (18, 1)
+    assert (_agent(ledger).failed, ledger.accounts.processes[OTHER].failed) == (18, 1)
     assert _live(ledger) == [(FIRST, 1)]
     assert_counts_add_up(ledger)
 
@@ -188,16 +190,44 @@ def test_a_call_whose_descriptor_was_closed_meanwhile_is_left_to_the_walk() -> N
 
 
 def test_one_stack_of_two_programs_is_two_places_and_of_two_processes_one() -> None:
-    ledger = _fed(add(111, 1), add(112, 2, process=OTHER), add(113, 3, comm=b"other"))
+    ledger = _fed(add(111, 1), add(112, 2, process=OTHER))
+    frames = tuple(frame._replace(module=b"/usr/bin/other") for frame in STACK.frames)
+    _fed(add(113, 3), ledger=ledger, stack=STACK._replace(frames=frames))
 
-    assert sorted(site.added for site in ledger.sites.values()) == [1, 2]
+    assert sorted(site.added for site in ledger.accounts.sites.values()) == [1, 2]
+
+
+_LIBRARY_ONLY = Stack((WRAPPER,), StackState.TRUNCATED, "the frame pointers end here")
+
+
+@pytest.mark.parametrize("stack", [STACK, _LIBRARY_ONLY])
+def test_a_program_that_renames_itself_hides_nothing(stack: Stack) -> None:
+    """GIVEN a leak WHEN each add goes by another name THEN it is one place, by the last name."""
+    ledger = _fed(*(add(111 + wd, wd, comm=b"name-%d" % wd) for wd in range(23)), stack=stack)
+
+    site = _site(ledger)
+    assert (site.added, site.live, site.comm) == (23, 23, b"name-22")
+    assert_counts_add_up(ledger)
+
+
+def test_code_of_libraries_alone_is_another_place_in_each_program() -> None:
+    ledger = _fed(add(111, 1), add(112, 2, process=OTHER, comm=b"other"), stack=_LIBRARY_ONLY)
+    _fed(add(113, 3, process=AGENT._replace(birth=23)), ledger=ledger, stack=_LIBRARY_ONLY)
+
+    assert sorted(site.added for site in ledger.accounts.sites.values()) == [1, 2]
+
+
+def test_a_later_owner_of_the_pid_is_no_part_of_a_place_without_frames() -> None:
+    ledger = _fed(add(111, 1), add(112, 2, process=AGENT._replace(birth=23)), stack=_UNREADABLE)
+
+    assert sorted(site.added for site in ledger.accounts.sites.values()) == [1, 1]
 
 
 def test_without_frames_processes_and_reasons_are_kept_apart() -> None:
     ledger = _fed(add(111, 1), add(112, 2), add(113, 3, process=OTHER), stack=missing("gone"))
     _fed(add(114, 4), ledger=ledger, stack=missing("unreadable"))
 
-    assert sorted(site.added for site in ledger.sites.values()) == [1, 1, 2]
+    assert sorted(site.added for site in ledger.accounts.sites.values()) == [1, 1, 2]
 
 
 # --- out of order ---
@@ -564,6 +594,188 @@ def test_the_end_of_an_unknown_instance_is_only_a_time() -> None:
     ledger.apply_last(last(1_400, [1]))
 
     assert (ledger.last_exit_at, ledger.instances) == (1_500, {})
+    assert ledger.totals.exits_truncated == 0
+
+
+def test_more_than_fits_at_the_end_of_an_unknown_instance_is_told() -> None:
+    ledger = Ledger(keep_freed_by_exit=True)
+    ledger.apply_last(last(1_500, [1], truncated=True))
+
+    assert ledger.totals.exits_truncated == 1
+
+
+def test_an_unseen_watch_that_only_the_exit_freed_is_kept() -> None:
+    """
+    GIVEN a watch that a walk found, and whose call was not seen
+    WHEN only the exit frees it
+    THEN it is still there to be told of
+    """
+    ledger = Ledger(keep_freed_by_exit=True)
+    ledger.reconcile(walk(began=900))
+    ledger.reconcile(walk(walked([1], 1_003), began=1_000))
+    ledger.apply_last(last(1_500, [1]))
+    ledger.reconcile(_closing_walk())
+
+    ((_, watch),) = ledger.freed_by_exit
+    assert (watch.wd, watch.origin, watch.site) == (1, Origin.UNKNOWN, None)
+    assert (_agent(ledger).live, sum(ledger.totals.removed.values())) == (1, 0)
+    assert_counts_add_up(ledger)
+
+
+def test_an_instance_does_not_remember_all_who_ever_held_it() -> None:
+    ledger = _fed(init(100), add(111, 1))
+    for i in range(23):
+        ledger.apply_last(last(200 + i, [1], process=Process(3000 + i, i)))
+    ledger.reconcile(walk(walked([1], 1_003), began=1_000))
+
+    assert ledger.instances[FIRST].ended_holders == set()
+
+
+# --- many processes ---
+
+
+def _short_lived(number: int, stack: Stack = _UNREADABLE) -> Ledger:
+    """As many processes, named sh-0 to sh-2, each adds and removes a watch, and fails once."""
+    ledger = Ledger()
+    for i in range(number):
+        who = {"process": Process(3000 + i, i), "comm": b"sh-%d" % (i % 3)}
+        who["instance"] = FIRST._replace(gen=1_000 + i)
+        _fed(
+            init(1_000 + i, **who),
+            add(1_000 + i, 1, **who),
+            rm(1_001 + i, 1, **who),
+            failed(Op.ADD, 1_002 + i, 2, **who),
+            ledger=ledger,
+            stack=stack,
+        )
+    ledger.reconcile(walk(began=SECOND))
+    return ledger
+
+
+def test_idle_is_who_has_no_watch_and_holds_no_instance() -> None:
+    ledger = _fed(add(111, 1), init(112, process=OTHER, instance=_REUSED))
+    kept, closed = Process(3001, 1), Process(3002, 2)
+    _fed(failed(Op.ADD, 113, 2, process=closed), ledger=ledger)
+    _fed(add(114, 1, process=kept, instance=_BEFORE_TRACE), ledger=ledger)
+    ledger.apply_last(last(115, [1], process=kept, instance=_BEFORE_TRACE))
+
+    assert ledger.idle() == [closed]
+
+    ledger.reconcile(walk(walked([], 1_003, _REUSED, process=kept), began=1_000))
+    # who opened an instance is charged for what is found in it, whoever holds it
+    assert ledger.idle() == [AGENT, closed]
+
+
+def test_who_left_watches_behind_at_its_exit_is_not_idle() -> None:
+    ledger = _fed(add(111, 1), ledger=Ledger(keep_freed_by_exit=True))
+    ledger.apply_last(last(1_500, [1]))
+    ledger.reconcile(_closing_walk())
+
+    assert len(ledger.freed_by_exit) == 1
+    assert ledger.idle() == []
+
+
+@pytest.mark.parametrize("stack", [STACK, _UNREADABLE])
+def test_ended_processes_are_summed_up_by_name(stack: Stack) -> None:
+    ledger = _short_lived(23, stack)
+    idle = ledger.idle()
+    assert len(idle) == 23
+
+    ledger.fold(idle[:20])
+
+    accounts = ledger.accounts
+    assert list(accounts.processes) == idle[20:]
+    assert {comm: ended.processes for comm, ended in accounts.ended.items()} == {
+        b"sh-0": 7,
+        b"sh-1": 7,
+        b"sh-2": 6,
+    }
+    assert accounts.failures[Failure(Op.ADD, 2, None, b"sh-0")] == 7
+    assert len(accounts.failures) == 3 + 3
+    # those that opened an instance, and those that added watches
+    assert len(accounts.sites) == (2 if stack is STACK else 2 * (3 + 3))
+    assert_counts_add_up(ledger)
+
+
+def test_a_call_of_a_process_that_was_taken_for_ended_starts_a_new_account() -> None:
+    ledger = _short_lived(3)
+    ledger.fold(ledger.idle())
+    _fed(
+        add(2 * SECOND, 1, process=Process(3000, 0), comm=b"sh-0"),
+        ledger=ledger,
+        stack=_UNREADABLE,
+    )
+
+    assert ledger.accounts.processes[Process(3000, 0)].live == 1
+    assert [site.live for site in ledger.accounts.sites.values() if site.live] == [1]
+    assert_counts_add_up(ledger)
+
+
+def test_any_number_of_names_is_summed_up_in_bounds() -> None:
+    ledger = Ledger()
+    for i in range(1500):
+        who = {"process": Process(3000 + i, i), "comm": b"%d" % i}
+        _fed(failed(Op.ADD, i, 2, **who), ledger=ledger)
+    ledger.fold(ledger.idle())
+
+    ended = ledger.accounts.ended
+    assert (len(ended), ended[OTHERS].processes) == (1024 + 1, 1500 - 1024)
+    assert len(ledger.accounts.failures) <= 1024 + 1
+    assert_counts_add_up(ledger)
+
+
+def test_any_number_of_kinds_of_failures_is_counted_in_bounds() -> None:
+    ledger = Ledger()
+    for i in range(1500):
+        _fed(failed(Op.ADD, i, 2, process=Process(3000 + i, i)), ledger=ledger)
+        _fed(failed(Op.RM, i, 22, process=Process(3000 + i, i)), ledger=ledger)
+
+    failures = ledger.accounts.failures
+    assert len(failures) == 1024 + 2
+    assert failures[Failure(Op.RM, 22, None, OTHERS)] == 1500 - 512
+    assert_counts_add_up(ledger)
+
+
+# --- against the kernel's counters ---
+
+
+def _use(watches: int, uid: int = 1000) -> UserUse:
+    return UserUse(uid, 4026531837, watches, 8192, 2, 128)
+
+
+def _charged(one: WalkedInstance, uid: int = 1000) -> WalkedInstance:
+    return one._replace(user=(4026531837, uid))
+
+
+@pytest.mark.parametrize(("counted", "listed"), [(3, None), (2, 3), (5, 3)])
+def test_an_audit_tells_what_no_walk_can_find(counted: int, listed: int | None) -> None:
+    """GIVEN two watches traced, and one that is not WHEN the kernel counts others THEN it tells."""
+    ledger = _fed(add(111, 1), add(112, 2))
+    look = walk(
+        _charged(walked([1, 2], 1_003)),
+        _charged(walked([1], 1_004, _REUSED)),
+        _charged(walked([1], 1_005, _BEFORE_TRACE), uid=7),
+        began=1_000,
+        users=(_use(counted), _use(1, uid=7)),
+    )
+
+    expected = [] if listed is None else [Discrepancy(_use(counted), listed)]
+    assert ledger.audit(look) == expected
+
+
+def test_an_audit_is_silent_about_whom_it_cannot_know() -> None:
+    unread = walk(
+        _charged(walked(None, 0)),
+        _charged(walked([1, 2], 1_003, _REUSED)),
+        began=1_000,
+        users=(_use(23),),
+    )
+    nobodys = walk(walked([1], 1_003), began=1_000, users=(_use(23),))
+
+    assert Ledger().audit(unread) == []
+    assert Ledger().audit(nobodys) == []
+    # the ledger knows what could not be read this time
+    assert _fed(add(111, 1)).audit(unread) == [Discrepancy(_use(23), 1 + 2)]
 
 
 # --- against a model of the kernel ---
@@ -736,6 +948,12 @@ class _LedgerMachine(RuleBasedStateMachine):
         if not self.takes:
             self._check_after(kernel)
         self.ledger.forget_removals(began)
+
+    @rule(number=st.integers(0, 5))
+    def fold(self, number: int) -> None:
+        """Also what still runs: who calls again starts anew."""
+        if hasattr(self, "ledger"):
+            self.ledger.fold(self.ledger.idle()[:number])
 
     @invariant()
     def counts_add_up(self) -> None:

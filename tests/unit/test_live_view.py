@@ -7,6 +7,7 @@ from build import (
     ANOTHER_STACK,
     STACK,
     busy_report,
+    ended,
     leak,
     limits,
     plain,
@@ -92,6 +93,18 @@ def test_processes_get_the_room_that_is_left(height: int, shown: int) -> None:
     assert sum("agent" in line for line in lines) - 2 == shown
     assert (f"and {23 - shown} more processes" in lines) is (shown < 23)
     assert lines[-1].startswith("root has")
+
+
+def test_ended_processes_are_one_row_by_name() -> None:
+    of = report(processes=[process(live=3)], ended=[ended(processes=1500)])
+
+    assert _lines(of)[3:5] == [
+        " 1173  agent          3       0      0        0          1",
+        "ended  sh (1,500)     0       0     30        0          0",
+    ]
+    assert "and 1,501 more processes" in _lines(
+        report(processes=[process(live=3)] * 3, ended=[ended(processes=1500)]), height=7 + 3
+    )
 
 
 def test_at_most_six_places_and_three_users_are_shown() -> None:

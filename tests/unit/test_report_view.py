@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from build import (
     ANOTHER_STACK,
     ATTACH,
     MOUNT,
+    SECOND,
     STACK,
     WRAPPER,
     busy_report,
+    ended,
     failure,
     leak,
     limits,
@@ -29,7 +32,7 @@ from hypothesis import strategies as st
 from tracer.core.accounts import Cause
 from tracer.core.report import Report
 from tracer.core.stack import Frame, Stack, StackState, missing
-from tracer.core.verdict import Evidence, Verdict
+from tracer.core.verdict import Evidence, SiteHistory, Verdict, judge
 from tracer.views.report import report_lines
 from tracer.views.text import rendered
 
@@ -103,8 +106,8 @@ root has 7,491 of 8,192 watches and 28 of 128 instances
 _INCOMPLETE_80 = """\
 inotrace  2 min 13 s   6.1.0-25-amd64, tracepoint
           1 added  0 removed  0 gone otherwise  1,300 lost   ledger ≠ kernel
-1,300 records did not fit the buffers: what is live is exact, what was counted
-and by whom is not. The verdicts are inconclusive.
+1,300 records did not fit the buffers: what was counted, by whom, and what exits
+freed may be short. The verdicts are inconclusive.
 The ledger could not be verified against the kernel's list at the end: the
 verdicts are inconclusive.
 
@@ -283,6 +286,50 @@ def test_nothing_is_held_when_all_from_before_is_gone() -> None:
     gone = process(baseline=23, removed={Cause.CLOSED: 23})
 
     assert not any(line.startswith("HELD") for line in _lines(report((), [gone])))
+
+
+@pytest.mark.parametrize(
+    ("added_at", "number"),
+    [((0,), 1), ((0, 2), 2), ((0, 0, 0), 7_481)],
+)
+def test_a_reason_on_one_line_with_its_place_is_never_cut(
+    added_at: tuple[int, ...], number: int
+) -> None:
+    """GIVEN the longest names WHEN a place is held THEN they are cut at 80 columns, not why."""
+    for until in (11, 3599, 359_000):
+        added_ns = [at * SECOND for at in added_at]
+        judgement = judge(SiteHistory(added_ns, 0, Counter(), until * SECOND, 5.0))
+        assert judgement.verdict is Verdict.HELD
+        frame = ATTACH._replace(function="a_function_with_a_rather_long_name_" * 3)
+        stack = Stack((frame,), StackState.COMPLETE)
+        of = site(Verdict.HELD, number, stack=stack, comm=b"fifteen-letters")
+        of = dataclasses.replace(of, evidence=judgement.evidence, targets=())
+        (line,) = [line for line in _lines(report([of])) if "a_func" in line]
+
+        assert line.endswith(f"  {judgement.evidence[0].text}")
+        assert len(line) <= 80
+        assert widest(report_lines(report([of]), 60)) <= 60
+
+
+def test_ended_processes_are_one_row_by_name_and_each_counts() -> None:
+    of = report(
+        processes=[process(live=3, added=3), process(7)],
+        ended=[ended(processes=1500, removed={Cause.RM_WATCH: 30}), ended(b"x", 2, added=0)],
+        failures=[failure(pid=None, comm=b"sh")],
+    )
+    lines = _lines(of)
+
+    assert "      17  inotify_add_watch ENOSPC  sh" in lines
+    table = lines[lines.index("") :]
+    assert table[-5:] == [
+        "  PID  COMMAND     LIVE  BEFORE  ADDED  REMOVED  INSTANCES  VERDICT",
+        " 1173  agent          3       0      3        0          1  holds",
+        "ended  sh (1,500)     0       0     30       30          0  clean",
+        "    7  agent          0       0      0        0          1  clean",
+        "ended  x (2)          0       0      0        0          0  clean",
+    ]
+    many = report(processes=[process(live=3) for _ in range(15)], ended=[ended(processes=1500)])
+    assert "and 1,500 more processes" in _lines(many)
 
 
 def test_limits_of_several_users() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.core.accounts import Cause
-from tracer.core.verdict import Judgement, SiteHistory, Verdict, duration, judge
+from tracer.core.verdict import Judgement, SiteHistory, Verdict, duration, judge, unseen
 
 
 def _judge(
@@ -107,7 +107,26 @@ def test_fewer_than_three_cannot_show_growth(added_at: tuple[float, ...]) -> Non
     judgement = _judge(added_at)
 
     assert judgement.verdict is Verdict.HELD
-    assert _kinds(judgement) == ["few", "never_removed"]
+    assert _kinds(judgement) == ["few", "last_added", "never_removed"]
+
+
+def test_too_few_to_judge_is_said_in_few_words_and_when_the_last_came() -> None:
+    few, last, _ = _judge((0, 60)).evidence
+
+    assert few.text == "too few to judge"
+    assert last == ("last_added", "the last was added 40 s before the end")
+
+
+def test_what_was_not_seen_being_added_is_inconclusive() -> None:
+    judgement = unseen(3, 0)
+    assert (judgement.verdict, _kinds(judgement)) == (Verdict.INCONCLUSIVE, ["unseen"])
+
+    freed = unseen(3, 2)
+    assert (freed.verdict, _kinds(freed)) == (
+        Verdict.INCONCLUSIVE,
+        ["unseen", "freed_only_by_exit"],
+    )
+    assert freed.evidence[1].text == "2 of 3 were freed only by the exit of the process"
 
 
 def test_parts_count_from_the_first_add_and_not_from_the_begin_of_the_trace() -> None:

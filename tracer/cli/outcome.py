@@ -47,11 +47,21 @@ def summary(report: Report) -> str:
     if leaks:
         watches = counted(sum(site.live for site in leaks), "watch", "watches")
         return f"{watches} leaked at {counted(len(leaks), 'place')}"
+    if report.has_unsure:
+        unsure = sum(site.live for site in report.sites_with(Verdict.INCONCLUSIVE))
+        return f"inconclusive: {counted(unsure, 'watch', 'watches')} not seen being added"
     return "no leak found"
 
 
 def exit_code(report: Report, leak: int, otherwise: int = EXIT_CLEAN) -> int:
-    """`leak` if there is one, 3 if nothing can be said, else `otherwise`."""
+    """
+    `leak` if there is one, 3 if nothing can be said, else `otherwise`.
+
+    What was lost may have been the removals of what looks leaked. A watch whose call was not
+    seen takes nothing from a leak elsewhere, but without one it may be the leak.
+    """
+    if not report.conclusive:
+        return EXIT_INCONCLUSIVE
     if report.has_leak:
         return leak
-    return otherwise if report.conclusive else EXIT_INCONCLUSIVE
+    return EXIT_INCONCLUSIVE if report.has_unsure else otherwise

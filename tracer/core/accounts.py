@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from tracer.core.events import Instance, Process
+from tracer.core.events import CallEvent, Instance, Process
 from tracer.core.stack import Stack
 from tracer.core.walk import HolderFd, Target
+
+# How many names of ended processes and kinds of failures are told apart.
+_NAMES_MAX = 1024
+_FAILURES_MAX = 1024
+_QUICK_SITES_MAX = 65536
+# What the rest goes by.
+OTHERS = b"(others)"
 
 
 class Cause(str, enum.Enum):
@@ -33,20 +41,33 @@ class Origin(str, enum.Enum):
     UNKNOWN = "unknown"
 
 
+class Place(NamedTuple):
+    """
+    What makes two calls come from the same place.
+
+    `code` are the frames' names, or why there are none: then `process` tells places apart.
+    `name` is of the process where the frames do not tell which program it is.
+    """
+
+    op: int
+    name: bytes
+    process: Process | None
+    code: object
+
+
 class Site:
     """
     A place in the code that adds watches or opens instances, with what came of the watches.
 
-    `op` is what it does. `process` is set where there are no frames to know the place by.
+    `comm` is who called last from there.
     """
 
-    __slots__ = ("added", "comm", "freed_by_exit", "live", "op", "process", "removed", "stack")
+    __slots__ = ("added", "comm", "freed_by_exit", "live", "place", "removed", "stack")
 
-    def __init__(self, op: int, stack: Stack, comm: bytes, process: Process | None) -> None:
-        self.op = op
+    def __init__(self, place: Place, stack: Stack, comm: bytes) -> None:
+        self.place = place
         self.stack = stack
         self.comm = comm
-        self.process = process
         self.added = 0
         self.live = 0
         self.freed_by_exit = 0
@@ -54,7 +75,11 @@ class Site:
 
 
 class ProcessAccount:
-    """What one process did and has. `live` and `baseline` are watches it is charged with here."""
+    """
+    What one process did and has. `live` and `baseline` are watches it is charged with here.
+
+    `name` is the first `comm` it was seen with: what it renames itself to is no other program.
+    """
 
     __slots__ = (
         "added",
@@ -62,6 +87,7 @@ class ProcessAccount:
         "comm",
         "failed",
         "live",
+        "name",
         "process",
         "removed",
         "uid",
@@ -70,6 +96,7 @@ class ProcessAccount:
 
     def __init__(self, process: Process) -> None:
         self.process = process
+        self.name = b""
         self.comm = b""
         self.uid: int | None = None
         self.added = 0
@@ -78,6 +105,28 @@ class ProcessAccount:
         self.live = 0
         self.baseline = 0
         self.removed: Counter[Cause] = Counter()
+
+
+class EndedProcesses:
+    """What processes of one name did that have ended and are no longer told apart."""
+
+    __slots__ = ("added", "baseline", "failed", "processes", "removed", "updated")
+
+    def __init__(self) -> None:
+        self.processes = 0
+        self.added = 0
+        self.updated = 0
+        self.failed = 0
+        self.baseline = 0
+        self.removed: Counter[Cause] = Counter()
+
+    def take(self, account: ProcessAccount) -> None:
+        self.processes += 1
+        self.added += account.added
+        self.updated += account.updated
+        self.failed += account.failed
+        self.baseline += account.baseline
+        self.removed.update(account.removed)
 
 
 class Watch:
@@ -159,11 +208,11 @@ class InstanceAccount:
 
 
 class Failure(NamedTuple):
-    """A kind of failed call by one process."""
+    """A kind of failed call by one process; by all that go by this name if `process` is None."""
 
     op: int
     errno: int
-    process: Process
+    process: Process | None
     comm: bytes
 
 
@@ -177,3 +226,109 @@ class Totals:
         self.updated = 0
         self.removed: Counter[Cause] = Counter()
         self.exits_truncated = 0
+
+
+class Accounts:
+    """
+    Everything that is counted: by who called, from where, and why it failed.
+
+    What ended processes did is summed up by name, so that memory does not follow their number.
+    """
+
+    def __init__(self) -> None:
+        self.processes: dict[Process, ProcessAccount] = {}
+        self.ended: dict[bytes, EndedProcesses] = {}
+        self.sites: dict[Place, Site] = {}
+        self.failures: Counter[Failure] = Counter()
+        self._sites_by_stack: dict[tuple[int, bytes, int, int, int], tuple[Stack, Site]] = {}
+
+    def process(self, process: Process) -> ProcessAccount:
+        account = self.processes.get(process)
+        if account is None:
+            account = self.processes[process] = ProcessAccount(process)
+        return account
+
+    def caller(self, event: CallEvent) -> ProcessAccount:
+        """The account of the process that made the call."""
+        account = self.process(event.process)
+        account.name = account.name or event.comm
+        account.comm = event.comm
+        account.uid = event.uid
+        return account
+
+    def fail(self, event: CallEvent, account: ProcessAccount) -> None:
+        account.failed += 1
+        kind = Failure(event.op, -event.ret, event.process, event.comm)
+        if kind not in self.failures and len(self.failures) >= _FAILURES_MAX:
+            kind = kind._replace(process=None, comm=OTHERS)
+        self.failures[kind] += 1
+
+    def site(self, stack: Stack, event: CallEvent, account: ProcessAccount) -> Site:
+        """The site of a call; resolvers give the same object for the same stack, most times."""
+        quick = (event.op, event.comm, event.tgid, event.birth, id(stack))
+        found = self._sites_by_stack.get(quick)
+        if found is None:
+            if len(self._sites_by_stack) >= _QUICK_SITES_MAX:
+                self._sites_by_stack.clear()
+            place = _place(stack, event, account)
+            site = self.sites.get(place)
+            if site is None:
+                site = self.sites[place] = Site(place, stack, event.comm)
+            # with the stack itself, since an id is only unique while its object lives
+            found = self._sites_by_stack[quick] = stack, site
+        found[1].comm = event.comm
+        return found[1]
+
+    def fold(self, processes: Iterable[Process]) -> None:
+        """Sum up by name what these did; nothing live may refer to them."""
+        names = {process: self._fold_process(process) for process in processes}
+        if names:
+            self._fold_failures(names)
+            self._fold_sites(names)
+
+    def _fold_process(self, process: Process) -> bytes:
+        account = self.processes.pop(process)
+        name = account.comm or b"?"
+        if name not in self.ended and len(self.ended) >= _NAMES_MAX:
+            name = OTHERS
+        ended = self.ended.get(name)
+        if ended is None:
+            ended = self.ended[name] = EndedProcesses()
+        ended.take(account)
+        return name
+
+    def _fold_failures(self, names: dict[Process, bytes]) -> None:
+        for kind in [kind for kind in self.failures if kind.process in names]:
+            assert kind.process is not None
+            folded = kind._replace(process=None, comm=names[kind.process])
+            self.failures[folded] += self.failures.pop(kind)
+
+    def _fold_sites(self, names: dict[Process, bytes]) -> None:
+        """A place that only the process told apart is now one with those of its namesakes."""
+        for place in [place for place in self.sites if place.process in names]:
+            assert place.process is not None
+            site = self.sites.pop(place)
+            name = names[place.process]
+            folded = place._replace(process=None, name=name)
+            into = self.sites.get(folded)
+            if into is None:
+                into = self.sites[folded] = Site(folded, site.stack, name)
+            into.added += site.added
+            into.removed.update(site.removed)
+        self._sites_by_stack.clear()
+
+
+def _place(stack: Stack, event: CallEvent, account: ProcessAccount) -> Place:
+    op = int(event.op)
+    if not stack.frames:
+        # there is no place in the code to share: keep processes apart
+        return Place(op, event.comm, event.process, stack.reason)
+    return Place(op, b"" if _names_program(stack) else account.name, None, stack.identity)
+
+
+def _names_program(stack: Stack) -> bool:
+    """Whether any frame is of a program: code of libraries alone may be in any."""
+    return any(
+        frame.module is not None and b".so" not in frame.module.rpartition(b"/")[2]
+        for frame in stack.frames
+    )

@@ -17,6 +17,10 @@ class Op(enum.IntEnum):
     LAST = 4
 
 
+# INIT is inotify_init1 and the older inotify_init
+CALL_NAMES = {Op.INIT: "inotify_init", Op.ADD: "inotify_add_watch", Op.RM: "inotify_rm_watch"}
+
+
 class Process(NamedTuple):
     """A process for all time: the pid, and when it began in nanoseconds of CLOCK_BOOTTIME."""
 
@@ -140,6 +144,29 @@ _IN_ALL_EVENTS = 0x00000FFF
 IN_MASK_ADD = 0x20000000
 _INIT_FLAG_NAMES = ((0o4000, "IN_NONBLOCK"), (0o2000000, "IN_CLOEXEC"))
 
+# inotify_init1(2), inotify_add_watch(2), inotify_rm_watch(2)
+_EXPLANATIONS = {
+    (Op.ADD, errno.ENOSPC): "the user has as many watches as fs.inotify.max_user_watches allows",
+    (Op.ADD, errno.ENOENT): "the path did not exist",
+    (Op.ADD, errno.EACCES): "the path is not readable for the process",
+    (Op.ADD, errno.EEXIST): "already watched, and IN_MASK_CREATE asks for a new watch",
+    (Op.ADD, errno.ENOTDIR): "the path is no directory, and IN_ONLYDIR asks for one",
+    (Op.ADD, errno.EINVAL): "no event in the mask, or the descriptor is no inotify instance",
+    (Op.RM, errno.EINVAL): "no such watch: the kernel had removed it first, so nothing leaks here",
+    (Op.INIT, errno.EMFILE): (
+        "the user has as many instances as fs.inotify.max_user_instances allows, "
+        "or the process has no file descriptor left"
+    ),
+}
+_GENERAL = {
+    errno.EBADF: "the descriptor is not open",
+    errno.ENOMEM: "the kernel had no memory",
+    errno.ENFILE: "the system has no file descriptor left",
+    errno.EFAULT: "the path is outside of the process's memory",
+    errno.ENAMETOOLONG: "the path is too long",
+    errno.ENOTDIR: "a part of the path is no directory",
+}
+
 
 def mask_names(mask: int) -> tuple[str, ...]:
     """The names in a watch mask; bits without a name come last, in hexadecimal."""
@@ -158,6 +185,11 @@ def init_flag_names(flags: int) -> tuple[str, ...]:
 def errno_name(number: int) -> str:
     """``ENOSPC`` for 28 or -28."""
     return errno.errorcode.get(abs(number), f"errno {abs(number)}")
+
+
+def explanation(op: Op, number: int) -> str:
+    """Why a call fails with this errno; "" if there is nothing to say."""
+    return _EXPLANATIONS.get((op, number)) or _GENERAL.get(number, "")
 
 
 def _bit_names(bits: int, table: tuple[tuple[int, str], ...]) -> tuple[str, ...]:

@@ -8,27 +8,25 @@ follows what is live and not what has happened.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tracer.core.accounts import (
+    Accounts,
     Cause,
-    Failure,
     InstanceAccount,
     Origin,
     ProcessAccount,
-    Site,
     Totals,
     Watch,
 )
 from tracer.core.events import IN_MASK_ADD, CallEvent, Instance, LastEvent, Op, Process
 from tracer.core.stack import Stack
-from tracer.core.walk import HolderFd, KernelWatch, Walk
+from tracer.core.walk import HolderFd, KernelWatch, UserUse, Walk
 
 # How long a removed descriptor is remembered, so that its add, should it arrive late, does not
 # come back to life. Far above the order's slack.
 _REMEMBER_NS = 100_000_000
-_QUICK_SITES_MAX = 65536
 
 
 class Difference(NamedTuple):
@@ -42,6 +40,13 @@ class Difference(NamedTuple):
         return bool(self.closed or self.gone or self.unlisted)
 
 
+class Discrepancy(NamedTuple):
+    """A user whom the kernel charges for another number of watches than are `listed`."""
+
+    user: UserUse
+    listed: int
+
+
 class Ledger:
     """
     Fed with events in order of time, and with walks of the kernel's list.
@@ -53,27 +58,21 @@ class Ledger:
 
     def __init__(self, keep_freed_by_exit: bool = False) -> None:
         self.instances: dict[Instance, InstanceAccount] = {}
-        self.processes: dict[Process, ProcessAccount] = {}
-        self.sites: dict[object, Site] = {}
-        self.failures: Counter[Failure] = Counter()
+        self.accounts = Accounts()
         self.freed_by_exit: list[tuple[InstanceAccount, Watch]] = []
         self.totals = Totals()
         self.last_exit_at: int | None = None
         self._keep_freed_by_exit = keep_freed_by_exit
         self._has_baseline = False
-        self._sites_by_stack: dict[tuple[int, bytes, int, int], tuple[Stack, Site]] = {}
         self._removals: deque[tuple[int, InstanceAccount, int]] = deque()
 
     # events
 
     def apply(self, event: CallEvent, stack: Stack) -> None:
         """One finished call; `stack` is its symbolized stack."""
-        account = self._process(event.process)
-        account.comm = event.comm
-        account.uid = event.uid
+        account = self.accounts.caller(event)
         if event.ret < 0:
-            account.failed += 1
-            self.failures[Failure(event.op, -event.ret, event.process, event.comm)] += 1
+            self.accounts.fail(event, account)
         elif not event.group:
             # another thread closed the descriptor meanwhile: the next walk tells what remained
             return
@@ -88,12 +87,13 @@ class Ledger:
         """The watches that an instance still had when a process holding it ended."""
         if event.wds or event.truncated:
             self.last_exit_at = max(self.last_exit_at or 0, event.ts)
+        # also of an instance that no event or walk has told of: its watches are not known
+        self.totals.exits_truncated += event.truncated
         account = self.instances.get(event.instance)
         if account is None:
             return
         account.ended_holders.add(event.process)
         account.last_exit_at = max(account.last_exit_at, event.ts)
-        self.totals.exits_truncated += event.truncated
         for wd in event.wds:
             watch = account.watches.get(wd)
             if watch is not None:
@@ -110,7 +110,7 @@ class Ledger:
     def _open(self, event: CallEvent, process: ProcessAccount, stack: Stack) -> None:
         account = self._instance(event.instance, event.ts)
         account.opener = process
-        account.opening_site = self._site(stack, event)
+        account.opening_site = self.accounts.site(stack, event, process)
         account.holders = (HolderFd(event.process, event.ret),)
 
     def _add(self, event: CallEvent, process: ProcessAccount, stack: Stack) -> None:
@@ -124,7 +124,7 @@ class Ledger:
             process.updated += 1
             self.totals.updated += 1
             return
-        site = self._site(stack, event)
+        site = self.accounts.site(stack, event, process)
         site.added += 1
         process.added += 1
         self.totals.added += 1
@@ -196,6 +196,31 @@ class Ledger:
         self._refresh(walk)
         return change
 
+    def audit(self, walk: Walk) -> list[Discrepancy]:
+        """
+        Whether the ledger has as many watches of each user as the kernel's counters say.
+
+        A walk cannot find an instance whose only descriptor is on its way through a socket; the
+        counters have it. `walk` is to be whole: what is not traced is taken from there. A counter
+        is read with its instance, so that what happens meanwhile shows as a difference, and the
+        owner of a user namespace is charged for all in it, which is none.
+        """
+        listed: Counter[tuple[int, int]] = Counter()
+        unread: set[tuple[int, int]] = set()
+        for key, walked in walk.instances.items():
+            account = self.instances.get(key)
+            watches = walked.watches if account is None else account.watches
+            if walked.user is not None and watches is not None:
+                listed[walked.user] += len(watches)
+            elif walked.user is not None:
+                unread.add(walked.user)
+        return [
+            Discrepancy(use, listed[user])
+            for use in walk.users
+            for user in [(use.userns, use.uid)]
+            if user in listed and user not in unread and use.watches != listed[user]
+        ]
+
     def _close(self, account: InstanceAccount) -> None:
         # a holder that closed it by itself has told no end
         holders = {holder.process for holder in account.holders}
@@ -205,7 +230,7 @@ class Ledger:
                 self._leave(account, watch, Cause.CLOSED)
             elif watch.at_exit != account.last_exit_at:
                 self._leave(account, watch, Cause.UNKNOWN)
-            elif self._keep_freed_by_exit and watch.origin is Origin.TRACED:
+            elif self._keep_freed_by_exit and watch.origin is not Origin.BASELINE:
                 del account.watches[watch.wd]
                 self.freed_by_exit.append((account, watch))
                 if watch.site is not None:
@@ -219,7 +244,7 @@ class Ledger:
     ) -> None:
         walked = walk.instances[key]
         account = self._instance(key, 0 if origin is Origin.BASELINE else walk.began)
-        owner = account.opener or self._process(walked.holders[0].process)
+        owner = account.opener or self.accounts.process(walked.holders[0].process)
         watch = Watch(wd, origin, owner, walk.began, kernel_watch.mask, target=kernel_watch.target)
         self._enter(account, watch)
 
@@ -227,6 +252,8 @@ class Ledger:
         for key, walked in walk.instances.items():
             account = self._instance(key, walk.began)
             account.holders = walked.holders
+            # an instance may outlive any number of processes that held it
+            account.ended_holders &= {holder.process for holder in walked.holders}
             account.queued = walked.queued
             for wd, kernel_watch in (walked.watches or {}).items():
                 watch = account.watches.get(wd)
@@ -234,6 +261,25 @@ class Ledger:
                     watch.mask = kernel_watch.mask
                     if watch.target is None:
                         watch.target = kernel_watch.target
+
+    # processes
+
+    def idle(self) -> list[Process]:
+        """Those that have no watch and hold no instance, in the order in which they came."""
+        busy: set[Process] = set()
+        for account in self.instances.values():
+            busy.update(holder.process for holder in account.holders)
+            if account.opener is not None:
+                busy.add(account.opener.process)
+        return [
+            process
+            for process, account in self.accounts.processes.items()
+            if not account.live and process not in busy
+        ]
+
+    def fold(self, ended: Iterable[Process]) -> None:
+        """Sum up by name what these did; only for those that are idle and have ended."""
+        self.accounts.fold(ended)
 
     # entries
 
@@ -270,30 +316,6 @@ class Ledger:
         if account is None:
             account = self.instances[key] = InstanceAccount(key, key.gen or now)
         return account
-
-    def _process(self, process: Process) -> ProcessAccount:
-        account = self.processes.get(process)
-        if account is None:
-            account = self.processes[process] = ProcessAccount(process)
-        return account
-
-    def _site(self, stack: Stack, event: CallEvent) -> Site:
-        """The site of a call; resolvers give the same object for the same stack, most times."""
-        quick = (event.op, event.comm, event.tgid, id(stack))
-        found = self._sites_by_stack.get(quick)
-        if found is not None:
-            return found[1]
-        # without frames there is no place in the code to share: keep processes apart
-        process = None if stack.frames else event.process
-        key = (event.op, event.comm, process, stack.identity or stack.reason)
-        site = self.sites.get(key)
-        if site is None:
-            site = self.sites[key] = Site(event.op, stack, event.comm, process)
-        if len(self._sites_by_stack) >= _QUICK_SITES_MAX:
-            self._sites_by_stack.clear()
-        # with the stack itself, since an id is only unique while its object lives
-        self._sites_by_stack[quick] = stack, site
-        return site
 
 
 def _was_found_first(watch: Watch, event: CallEvent) -> bool:

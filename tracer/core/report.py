@@ -76,6 +76,19 @@ class ProcessRow:
 
 
 @dataclass(frozen=True)
+class EndedRow:
+    """Processes of one name that have ended and hold nothing: as many as `processes`."""
+
+    comm: bytes
+    processes: int
+    added: int
+    updated: int
+    failed: int
+    removed: Mapping[Cause, int]
+    baseline: int
+
+
+@dataclass(frozen=True)
 class HolderRow:
     pid: int
     fd: int
@@ -127,19 +140,27 @@ class SiteRow:
 
 @dataclass(frozen=True)
 class FailureRow:
-    """A kind of failed call by one process, with the errno's name and what it means."""
+    """
+    A kind of failed call, with the errno's name and what it means.
+
+    `pid` is None for several processes that have ended, and go by `comm`.
+    """
 
     call: str
     errno: str
     count: int
-    pid: int
+    pid: int | None
     comm: bytes
     explanation: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """One moment of a trace; the last one is judged."""
+    """
+    One moment of a trace; the last one is judged.
+
+    `processes` are those that run, and the latest that ended; `ended` sums up the others.
+    """
 
     host: Host
     trace: TraceSummary
@@ -148,6 +169,7 @@ class Report:
     instances: tuple[InstanceRow, ...]
     sites: tuple[SiteRow, ...]
     failures: tuple[FailureRow, ...]
+    ended: tuple[EndedRow, ...] = ()
 
     @property
     def live(self) -> int:
@@ -164,6 +186,11 @@ class Report:
     @property
     def has_leak(self) -> bool:
         return bool(self.sites_with(Verdict.LEAK))
+
+    @property
+    def has_unsure(self) -> bool:
+        """Whether there are watches of which it is not known who added them."""
+        return bool(self.sites_with(Verdict.INCONCLUSIVE))
 
     @property
     def conclusive(self) -> bool:

@@ -74,7 +74,7 @@ def judge(site: SiteHistory) -> Judgement:
     evidence = [_growth(old, grew, site.judged_until)]
     if sum(grew) < GROWING_PARTS or len(old) < LEAST_ADDS:
         verdict = Verdict.HELD
-        evidence = [_plateau(old, site.judged_until)]
+        evidence = _plateau(old, site.judged_until)
     elif grew[-1] and not removed:
         verdict = Verdict.LEAK
     else:
@@ -83,6 +83,15 @@ def judge(site: SiteHistory) -> Judgement:
     if site.freed_by_exit:
         evidence.append(_freed_by_exit(site.freed_by_exit, len(site.live_added_at)))
     return Judgement(verdict, tuple(evidence))
+
+
+def unseen(live: int, freed_by_exit: int) -> Judgement:
+    """Of watches that a walk found, and whose calls were not seen."""
+    text = "found in the kernel's list: the call was lost, or made in 32-bit mode"
+    evidence = [Evidence("unseen", text)]
+    if freed_by_exit:
+        evidence.append(_freed_by_exit(freed_by_exit, live))
+    return Judgement(Verdict.INCONCLUSIVE, tuple(evidence))
 
 
 def _parts_with_growth(added_at: Sequence[int], end: int) -> list[bool]:
@@ -126,11 +135,13 @@ def _removals(removed: int, live: int) -> Evidence:
     return Evidence("partly_removed", f"{removed:,} were removed, {live:,} were not")
 
 
-def _plateau(old: Sequence[int], end: int) -> Evidence:
+def _plateau(old: Sequence[int], end: int) -> list[Evidence]:
+    # the first stands in a column of its own, on a line with the place: it must be short
     quiet = duration(max(end - old[-1], 0) / 1e9)
     if len(old) < LEAST_ADDS:
-        return Evidence("few", f"too few to show growth; the last was added {quiet} before the end")
-    return Evidence("plateau", f"did not grow in the last {quiet}")
+        last = Evidence("last_added", f"the last was added {quiet} before the end")
+        return [Evidence("few", "too few to judge"), last]
+    return [Evidence("plateau", f"did not grow in the last {quiet}")]
 
 
 def _freed_by_exit(number: int, live: int) -> Evidence:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from tracer.core.events import Process
-from tracer.kernel.procfs import ProcessFacts, read_process
+from tracer.kernel.procfs import ProcessFacts, read_process, running_pids
 
 _KNOWN_MAX = 16384
+# many more than the ledger tells apart, so that none of those is looked up again
+_ENDED_MAX = 65536
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -19,7 +22,7 @@ class ProcessTable:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: OrderedDict[int, ProcessFacts] = OrderedDict()
-        self._ended: set[Process] = set()
+        self._ended: OrderedDict[Process, None] = OrderedDict()
 
     def meet(self, pid: int) -> ProcessFacts | None:
         """Read them now, replacing what was known of an earlier owner of the pid."""
@@ -34,18 +37,40 @@ class ProcessTable:
 
     def get(self, process: Process) -> ProcessFacts | None:
         """Facts of just this process; None if it ended before they could be read."""
-        facts = self._known.get(process.pid)
-        if facts is not None and _is_same(facts, process):
-            return facts
-        if process in self._ended:
-            return None
+        with self._lock:
+            facts = self._known.get(process.pid)
+            if facts is not None and _is_same(facts, process):
+                self._known.move_to_end(process.pid)
+                return facts
+            if process in self._ended:
+                return None
         facts = self.meet(process.pid)
         if facts is not None and _is_same(facts, process):
             return facts
-        if len(self._ended) >= _KNOWN_MAX:
-            self._ended.clear()
-        self._ended.add(process)
+        self._has_ended(process)
         return None
+
+    def ended(self, processes: Iterable[Process]) -> list[Process]:
+        """
+        Those of them that have ended for sure.
+
+        A later owner of the pid that inotrace never met is not told from the process.
+        """
+        running = frozenset(running_pids())
+        ended = []
+        for process in processes:
+            if process.pid not in running:
+                self._has_ended(process)
+                ended.append(process)
+            elif self.get(process) is None:
+                ended.append(process)
+        return ended
+
+    def _has_ended(self, process: Process) -> None:
+        with self._lock:
+            self._ended[process] = None
+            if len(self._ended) > _ENDED_MAX:
+                self._ended.popitem(last=False)
 
 
 def _is_same(facts: ProcessFacts, process: Process) -> bool:

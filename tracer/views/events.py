@@ -7,7 +7,14 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from tracer.core.events import CallEvent, Op, errno_name, init_flag_names, mask_names
+from tracer.core.events import (
+    CALL_NAMES,
+    CallEvent,
+    Op,
+    errno_name,
+    init_flag_names,
+    mask_names,
+)
 from tracer.core.stack import Stack
 from tracer.views.json_report import frame_object
 from tracer.views.report import frame_columns
@@ -15,7 +22,6 @@ from tracer.views.text import counted, decoded, printable, shortened
 
 SCHEMA = "inotrace.events/1"
 
-_CALLS = {Op.INIT: "inotify_init", Op.ADD: "inotify_add_watch", Op.RM: "inotify_rm_watch"}
 _COLUMNS = "{:<15} {:>7} {:<15} {:<9} {:>4} {:<8} {}"
 _SHORT_CALLS = {Op.INIT: "init", Op.ADD: "add_watch", Op.RM: "rm_watch"}
 _FRAME_INDENT = " " * 16
@@ -111,7 +117,7 @@ class JsonLines:
             "tid": event.tid,
             "uid": event.uid,
             "comm": decoded(event.comm),
-            "call": _CALLS[Op(event.op)],
+            "call": CALL_NAMES[Op(event.op)],
             "fd": event.fd,
             "ret": event.ret,
             "errno": errno_name(event.ret) if event.ret < 0 else None,

@@ -13,6 +13,7 @@ from typing import Any
 
 from tracer.core.accounts import Cause
 from tracer.core.report import (
+    EndedRow,
     FailureRow,
     InstanceRow,
     ProcessRow,
@@ -55,7 +56,7 @@ def report_object(report: Report) -> dict[str, Any]:
             "complete": trace.complete,
         },
         "limits": [_limits(user) for user in report.limits],
-        "processes": [_process(process) for process in report.processes],
+        "processes": [*map(_process, report.processes), *map(_ended, report.ended)],
         "instances": [_instance(instance) for instance in report.instances],
         "sites": [_site(site) for site in report.sites],
         "failures": [_failure(failure) for failure in report.failures],
@@ -107,6 +108,26 @@ def _process(process: ProcessRow) -> dict[str, Any]:
         "baseline": process.baseline,
         "instances": process.instances,
         "leaked": process.leaked,
+        "processes": 1,
+    }
+
+
+def _ended(row: EndedRow) -> dict[str, Any]:
+    """A process without a pid: the sum of several that have ended."""
+    return {
+        "pid": None,
+        "comm": decoded(row.comm),
+        "exe": None,
+        "uid": None,
+        "added": row.added,
+        "updated": row.updated,
+        "failed": row.failed,
+        "removed": _causes(row.removed),
+        "live": 0,
+        "baseline": row.baseline,
+        "instances": 0,
+        "leaked": 0,
+        "processes": row.processes,
     }
 
 

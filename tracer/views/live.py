@@ -6,12 +6,18 @@ from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
-from tracer.core.report import ProcessRow, Report, SiteRow
+from tracer.core.report import EndedRow, ProcessRow, Report, SiteRow
 from tracer.core.stack import own_frames
 from tracer.core.verdict import duration
 from tracer.views.columns import Column, aligned
-from tracer.views.report import frame_columns, limit_sentence
-from tracer.views.text import counted, printable
+from tracer.views.report import (
+    all_processes,
+    frame_columns,
+    limit_sentence,
+    more_processes,
+    process_columns,
+)
+from tracer.views.text import printable
 
 _SITES = 6
 _LIMITS = 3
@@ -33,7 +39,7 @@ def live_lines(report: Report, width: int, height: int) -> Iterator[Text]:
     lines = [
         *_title(report, width),
         Text(),
-        *_processes(report.processes, room, width),
+        *_processes(all_processes(report), room, width),
         Text(),
         *_sites(sites, width),
         Text(),
@@ -59,29 +65,18 @@ def _title(report: Report, width: int) -> Iterator[Text]:
     yield title
 
 
-def _processes(processes: Sequence[ProcessRow], room: int, width: int) -> Iterator[Text]:
+def _processes(processes: Sequence[ProcessRow | EndedRow], room: int, width: int) -> Iterator[Text]:
     if not processes:
         yield Text("no process uses inotify yet", "dim")
         return
     shown = processes if len(processes) <= room else processes[: room - 1]
-    rows = [_process(process) for process in shown]
+    rows = [(*process_columns(process), _rate(process)) for process in shown]
     yield from aligned(rows, _PROCESS_COLUMNS, width, header=_PROCESS_HEADER)
-    if len(processes) > len(shown):
-        hidden = len(processes) - len(shown)
-        yield Text(f"and {counted(hidden, 'more process', 'more processes')}", "dim")
+    yield from more_processes(processes[len(shown) :])
 
 
-def _process(process: ProcessRow) -> tuple[str, ...]:
-    return (
-        str(process.pid),
-        printable(process.comm),
-        f"{process.live:,}",
-        f"{process.baseline:,}",
-        f"{process.added:,}",
-        f"{sum(process.removed.values()):,}",
-        f"{process.instances:,}",
-        f"{process.rate:,.1f}" if process.rate else "",
-    )
+def _rate(process: ProcessRow | EndedRow) -> str:
+    return f"{process.rate:,.1f}" if isinstance(process, ProcessRow) and process.rate else ""
 
 
 def _sites(sites: Sequence[SiteRow], width: int) -> Iterator[Text]:

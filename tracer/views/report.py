@@ -9,7 +9,15 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from tracer.core.accounts import Cause
-from tracer.core.report import FailureRow, ProcessRow, Report, SiteRow, TargetRow, UserLimits
+from tracer.core.report import (
+    EndedRow,
+    FailureRow,
+    ProcessRow,
+    Report,
+    SiteRow,
+    TargetRow,
+    UserLimits,
+)
 from tracer.core.stack import Frame, Stack, StackState, own_frames
 from tracer.core.verdict import Verdict, duration
 from tracer.views.columns import Column, aligned
@@ -21,6 +29,7 @@ _PROCESSES_SHOWN = 15
 _FAILURES_SHOWN = 8
 _FRAMES_SHOWN = 8
 _LABEL = 6
+_ROOM_FOR_REASONS = 80
 _STYLES = {
     Verdict.LEAK: "bold red",
     Verdict.POSSIBLE: "bold yellow",
@@ -91,8 +100,8 @@ def _warnings(report: Report, width: int) -> Iterator[Text]:
     if trace.lost > trace.healed:
         unhealed = counted(trace.lost - trace.healed, "record")
         yield from _wrapped(
-            f"{unhealed} did not fit the buffers: what is live is exact, what was counted and "
-            "by whom is not. The verdicts are inconclusive.",
+            f"{unhealed} did not fit the buffers: what was counted, by whom, and what exits "
+            "freed may be short. The verdicts are inconclusive.",
             width,
         )
     if not trace.complete:
@@ -227,7 +236,8 @@ def _brief(sites: Sequence[SiteRow], numbers: Sequence[int], width: int) -> Iter
         Column(right=True),
         Column(shrink=True),
         Column(shrink=True, style="dim"),
-        Column(shrink=True, style="dim"),
+        # half a reason is none
+        Column(shrink=width < _ROOM_FOR_REASONS, style="dim"),
     )
     yield from aligned(rows, columns, width, indent=_LABEL)
     if len(sites) > len(shown):
@@ -258,7 +268,7 @@ def _failures(failures: Sequence[FailureRow], width: int) -> Iterator[Text]:
         (
             f"{failure.count:,}",
             f"{failure.call} {failure.errno}",
-            f"{printable(failure.comm)}[{failure.pid}]",
+            _caller(failure),
         )
         for failure in shown
     ]
@@ -272,36 +282,63 @@ def _failures(failures: Sequence[FailureRow], width: int) -> Iterator[Text]:
             yield from _wrapped(text, width, indent=_LABEL + 2, style="dim")
 
 
+def _caller(failure: FailureRow) -> str:
+    comm = printable(failure.comm)
+    return comm if failure.pid is None else f"{comm}[{failure.pid}]"
+
+
 def _processes(report: Report, width: int) -> Iterator[Text]:
-    if not report.processes:
+    processes = all_processes(report)
+    if not processes:
         return
     yield Text()
-    shown = report.processes[:_PROCESSES_SHOWN]
+    shown = processes[:_PROCESSES_SHOWN]
     header = ("PID", "COMMAND", "LIVE", "BEFORE", "ADDED", "REMOVED", "INSTANCES", "VERDICT")
     right, left = Column(right=True), Column()
     columns = (right, Column(shrink=True), right, right, right, right, right, left)
-    rows = [process_columns(process) for process in shown]
+    rows = [(*process_columns(process), _process_verdict(process)) for process in shown]
     yield from aligned(rows, columns, width, header=header)
-    if len(report.processes) > len(shown):
-        more = counted(len(report.processes) - len(shown), "more process", "more processes")
-        yield Text(f"and {more}", "dim")
+    yield from more_processes(processes[len(shown) :])
 
 
-def process_columns(process: ProcessRow) -> tuple[str, ...]:
-    """A process as the columns of the final table."""
+def all_processes(report: Report) -> list[ProcessRow | EndedRow]:
+    """One by one and summed up, in one order."""
+    return sorted((*report.processes, *report.ended), key=_by_use)
+
+
+def _by_use(process: ProcessRow | EndedRow) -> tuple[int, int]:
+    live = process.live if isinstance(process, ProcessRow) else 0
+    return -live, -process.added
+
+
+def process_columns(process: ProcessRow | EndedRow) -> tuple[str, ...]:
+    """A process as columns, up to its instances."""
+    if isinstance(process, EndedRow):
+        name = f"{printable(process.comm)} ({process.processes:,})"
+        who, live, instances = ("ended", name), 0, 0
+    else:
+        who = str(process.pid), printable(process.comm)
+        live, instances = process.live, process.instances
     return (
-        str(process.pid),
-        printable(process.comm),
-        f"{process.live:,}",
+        *who,
+        f"{live:,}",
         f"{process.baseline:,}",
         f"{process.added:,}",
         f"{sum(process.removed.values()):,}",
-        f"{process.instances:,}",
-        _process_verdict(process),
+        f"{instances:,}",
     )
 
 
-def _process_verdict(process: ProcessRow) -> str:
+def more_processes(hidden: Sequence[ProcessRow | EndedRow]) -> Iterator[Text]:
+    """A line that says how many are not shown."""
+    number = sum(row.processes if isinstance(row, EndedRow) else 1 for row in hidden)
+    if number:
+        yield Text(f"and {counted(number, 'more process', 'more processes')}", "dim")
+
+
+def _process_verdict(process: ProcessRow | EndedRow) -> str:
+    if isinstance(process, EndedRow):
+        return "clean"
     if process.leaked:
         return f"{process.leaked:,} leaked"
     return "holds" if process.live else "clean"
