@@ -6,22 +6,24 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from tracer.errors import InotraceError
 
-# Signals that Python ignores or handles and a new program expects at their defaults.
-_RESTORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Python ignores these from its start on, whatever they were before.
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
 class Command:
     """
     A child process that has been forked but not yet become its program.
 
-    Create it before any thread exists. It keeps inotrace's standard streams, environment and
-    working directory; `stdout` is a descriptor to use instead of standard output. If inotrace
-    dies first, the program never starts. Raises InotraceError if there is no such program.
+    Create it before any thread exists. It keeps inotrace's standard streams, environment, working
+    directory and ignored signals; `stdout` is a descriptor to use instead of standard output. As a
+    context manager it ends what was not let start; if inotrace dies first, the program never
+    starts either. Raises InotraceError if there is no such program.
     """
 
     def __init__(self, argv: Sequence[str], stdout: int | None = None) -> None:
@@ -33,22 +35,36 @@ class Command:
         self._failure, failure_in = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(self._gate)
-            os.close(self._failure)
-            if stdout is not None:
-                os.dup2(stdout, 1)
-            _become(program, self.argv, gate_out, failure_in)
+        # what comes for the child meanwhile stays pending until it is the program
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                os.close(self._gate)
+                os.close(self._failure)
+                if stdout is not None:
+                    os.dup2(stdout, 1)
+                _become(program, self.argv, gate_out, failure_in, mask)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(gate_out)
         os.close(failure_in)
         self._status: int | None = None
         self._released = False
 
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._released:
+            self.end()
+
     def release(self) -> None:
         """Let the program start. Raises InotraceError if it cannot be executed."""
         self._released = True
-        os.write(self._gate, b"x")
+        # if the child was killed while it waited, its status says so
+        with suppress(BrokenPipeError):
+            os.write(self._gate, b"x")
         os.close(self._gate)
         with os.fdopen(self._failure, "rb") as failure:
             code = failure.read()
@@ -88,15 +104,24 @@ class Command:
         return os.WEXITSTATUS(self._status)
 
 
-def _become(program: str, argv: tuple[str, ...], gate: int, failure: int) -> NoReturn:
+def _become(
+    program: str, argv: tuple[str, ...], gate: int, failure: int, mask: Iterable[int]
+) -> NoReturn:
     code = 127
     try:
         if os.read(gate, 1):
-            for number in _RESTORED:
-                signal.signal(number, signal.SIG_DFL)
+            _leave_signals_alone(mask)
             os.execv(program, argv)
     except OSError as error:
         os.write(failure, str(error.errno).encode())
     except BaseException:
         code = 126
     os._exit(code)
+
+
+def _leave_signals_alone(mask: Iterable[int]) -> None:
+    """As they were when inotrace began: what was ignored then, as by nohup, still is."""
+    for number in signal.valid_signals():
+        if number in _IGNORED_BY_PYTHON or callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Callable
 
 import pytest
-from harness import CHECKOUT, Inotrace, Puppet, environment
+from harness import CHECKOUT, Inotrace, Puppet, environment, until
 
-from tracer.cli import app
+from tracer.cli import app, events, trace
 from tracer.kernel import probe
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -56,14 +59,53 @@ def test_no_such_process(inotrace: Start) -> None:
     assert line.startswith(f"no process {ended.pid}: ")
 
 
+def test_a_thread_is_not_a_process(inotrace: Start) -> None:
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        for command in ("trace", "events"):
+            line = fails(inotrace(command, "-p", thread.native_id))
+            assert line == f"{thread.native_id} is a thread of process {os.getpid()}: " + (
+                "give that number"
+            )
+    finally:
+        end.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e300", "-1"])
+@pytest.mark.parametrize(
+    "command",
+    [("trace", "-d"), ("trace", "--older"), ("events", "-d"), ("run", "--older")],
+)
+def test_a_time_is_a_finite_number(inotrace: Start, command: tuple[str, ...], seconds: str) -> None:
+    more = ["--", "true"] if command[0] == "run" else []
+    tool = inotrace(*command, seconds, *more)
+
+    assert tool.wait() == 2
+    assert seconds in tool.err.rest().decode().splitlines()[-1]
+
+
 def test_unknown_user(inotrace: Start) -> None:
     line = fails(inotrace("trace", "-u", "no-such-user"), code=2)
 
     assert line.startswith("no user called no-such-user: ")
 
 
-def test_debug_shows_the_traceback(inotrace: Start) -> None:
-    tool = inotrace("--debug", "trace", "-u", "no-such-user")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--debug", "trace", "-u", "no-such-user"),
+        ("trace", "--debug", "-u", "no-such-user"),
+        ("-u", "no-such-user", "--debug"),
+        ("--debug", "-u", "no-such-user"),
+        ("events", "-u", "no-such-user", "--debug"),
+        ("ls", "-u", "no-such-user", "--debug"),
+    ],
+)
+def test_debug_shows_the_traceback(inotrace: Start, arguments: tuple[str, ...]) -> None:
+    tool = inotrace(*arguments)
 
     first, second, *_, last = tool.err.rest().decode().splitlines()
     assert tool.wait() == 2
@@ -113,6 +155,36 @@ def test_a_full_disk_does_not_cost_the_report(
         "it was printed on standard output instead"
     ]
     assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize("command", ["trace", "events", "demo"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_preparing_leaves_no_draft(
+    inotrace: Start, tmp_path: Path, command: str, number: int
+) -> None:
+    report, temporary = tmp_path / "report", tmp_path / "temporary"
+    temporary.mkdir()
+    tool = inotrace(command, "-o", report, env=environment(TMPDIR=str(temporary)))
+    until(lambda: len(os.listdir(tmp_path)) == 2, "the draft of the report")
+    tool.stop(number)
+
+    assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
+    assert os.listdir(temporary) == []
+    assert report.exists() or command == "demo"
+
+
+@pytest.mark.parametrize("command", [trace, events])
+def test_the_first_interrupt_only_asks_from_the_beginning_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: ModuleType
+) -> None:
+    """GIVEN a report that is begun WHEN interrupted before the probes THEN it is written."""
+    monkeypatch.setattr(command, "prepare", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    report = tmp_path / "report"
+    name = command.__name__.rpartition(".")[2]
+    monkeypatch.setattr(sys, "argv", ["inotrace", name, "-o", str(report)])
+
+    assert app.main() == 0
+    assert os.listdir(tmp_path) == ["report"]
 
 
 # --- what the machine lacks ---

@@ -5,13 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import Inotrace, Puppet, process_of, puppet_of, removed, site_of, until
+from harness import Inotrace, Puppet, Reader, process_of, puppet_of, removed, site_of, until
+
+from tracer.cli import app
+from tracer.cli import run as run_module
+from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -110,6 +116,44 @@ def test_what_cannot_be_executed_is_one_line(inotrace: Start, tmp_path: Path) ->
     tool = inotrace("run", "--", program)
     assert tool.error() == f"cannot run '{program}': no such program"
     assert tool.wait() == 1
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Path:
+    """A folder whose path no terminal here shows whole."""
+    folder = tmp_path.joinpath(*(f"{at}-{'x' * 40}" for at in range(6)))
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _leaking(folder: Path) -> bytes:
+    return b"init\nleak 3 %b\nexit 0\n" % os.fsencode(folder).hex().encode()
+
+
+def test_a_pipe_gets_whole_paths(inotrace: Start, puppet_program: Path, deep: Path) -> None:
+    tool = inotrace("run", "--older", "300", "--", puppet_program, stdin=subprocess.PIPE)
+    _, err = tool.process.communicate(_leaking(deep), timeout=30)
+
+    assert os.fsencode(deep) in err
+
+
+def test_a_terminal_on_standard_error_gets_a_table(
+    inotrace: Start, puppet_program: Path, deep: Path
+) -> None:
+    """GIVEN standard output elsewhere THEN the stream of the report decides."""
+    master, slave = pty.openpty()
+    try:
+        tool = inotrace(
+            *("run", "--older", "300", "--", puppet_program), stdin=subprocess.PIPE, stderr=slave
+        )
+        os.close(slave)
+        tool.process.communicate(_leaking(deep), timeout=30)
+        shown = Reader(master).rest()
+    finally:
+        os.close(master)
+
+    assert b"ledger = kernel" in shown
+    assert os.fsencode(deep) not in shown
 
 
 # --- the verdict ---
@@ -211,7 +255,7 @@ def test_more_than_can_be_walked_at_exit_is_inconclusive(
     run: Callable[..., Run], tmp_path: Path
 ) -> None:
     traced = run()
-    traced.puppet.ok("many", traced.puppet.ok("init"), tmp_path, 10_007)
+    traced.puppet.ok("many", traced.puppet.ok("init"), tmp_path, 20_011)
     traced.puppet.tell("exit", 0)
     report = traced.report(3, 23)
 
@@ -312,6 +356,58 @@ def test_termination_is_passed_on(run: Callable[..., Run]) -> None:
     traced = run()
     traced.tool.process.send_signal(signal.SIGTERM)
     traced.report(128 + signal.SIGTERM)
+
+
+def test_an_ignored_signal_stays_ignored(inotrace: Start, tmp_path: Path) -> None:
+    """GIVEN nohup WHEN inotrace is sent a hangup THEN neither it nor the command notices."""
+    tool = inotrace(
+        *("run", "-o", tmp_path / "report", "--"),
+        *("sh", "-c", "grep ^SigIgn: /proc/self/status; read line"),
+        stdin=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    ignored = int(tool.out.line().split()[1], 16)
+    tool.process.send_signal(signal.SIGHUP)
+    tool.process.communicate(b"\n", timeout=30)
+
+    assert ignored & 1 << (signal.SIGHUP - 1)
+    assert not ignored & 1 << (signal.SIGPIPE - 1)
+    assert tool.process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_preparing_leaves_nothing(
+    inotrace: Start, tmp_path: Path, number: int
+) -> None:
+    """GIVEN a report that is begun WHEN a signal comes THEN no draft, and no command."""
+    tool = inotrace("run", "-o", tmp_path / "report", "--", "touch", tmp_path / "started")
+    until(lambda: bool(os.listdir(tmp_path)), "the draft of the report")
+
+    assert tool.stop(number) == 128 + number
+    assert os.listdir(tmp_path) == []
+    assert tool.err.rest() == b""
+
+
+@pytest.mark.parametrize("moment", ["finish", "print"])
+def test_an_interrupt_at_the_end_does_not_cost_the_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, moment: str
+) -> None:
+    def interrupted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGINT)
+            return function(*arguments)
+
+        return call
+
+    if moment == "finish":
+        monkeypatch.setattr(Session, "finish", interrupted(Session.finish))
+    else:
+        monkeypatch.setattr(run_module, "print_report", interrupted(run_module.print_report))
+    report = tmp_path / "report"
+    monkeypatch.setattr(sys, "argv", ["inotrace", "run", "-o", str(report), "--", "true"])
+
+    assert app.main() == 0
+    assert "ledger = kernel" in report.read_text()
 
 
 def test_those_left_behind_are_waited_for(run: Callable[..., Run], folders: list[Path]) -> None:

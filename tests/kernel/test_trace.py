@@ -6,11 +6,15 @@ import json
 import os
 import pwd
 import signal
+import sys
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from harness import Inotrace, Puppet, Terminal, process_of, removed, site_of
+
+from tracer.cli import app
+from tracer.cli import trace as trace_module
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -99,6 +103,40 @@ def test_a_signal_ends_with_the_report(
     assert "YOUNG 1 watch, one place in puppet" in shown
     assert "add_watch" in shown
     assert tool.err.rest() == b""
+
+
+def test_a_hangup_is_ignored_under_nohup(
+    inotrace: Start, puppet: Puppet, folders: list[Path]
+) -> None:
+    tool = inotrace(
+        *("trace", "-p", puppet.pid),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    assert tool.out.line().startswith(b"TIME")
+    tool.process.send_signal(signal.SIGHUP)
+    puppet.ok("add", puppet.ok("init"), folders[0])
+    while b"puppet" not in tool.out.line():
+        pass
+
+    assert tool.stop() == 0
+    assert b"ledger = kernel" in tool.out.rest()
+
+
+def test_an_interrupt_while_printing_does_not_cost_the_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        print_report(*arguments)
+
+    print_report = trace_module.print_report
+    monkeypatch.setattr(trace_module, "print_report", interrupted)
+    report = tmp_path / "report"
+    arguments = ["trace", "-d", "0.1", "-p", str(os.getpid()), "-o", str(report)]
+    monkeypatch.setattr(sys, "argv", ["inotrace", *arguments])
+
+    assert app.main() == 0
+    assert "ledger = kernel" in report.read_text()
 
 
 def test_a_duration_ends_by_itself(inotrace: Start) -> None:

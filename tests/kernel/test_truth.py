@@ -347,3 +347,16 @@ def test_a_thread_with_its_own_descriptors_is_read_too(puppet: Puppet, folders: 
         )
         report = agreed(session)
     assert process_of(report, puppet.pid)["live"] == 0
+
+
+def test_a_program_that_renames_itself_is_one_place(puppet: Puppet, folders: list[Path]) -> None:
+    """GIVEN a program WHEN it has another name at each add THEN all come from one place."""
+    with tracing(puppet.pid) as session:
+        fd = puppet.ok("init")
+        for i, folder in enumerate(folders):
+            puppet.ok("comm", b"name-%d" % i)
+            puppet.ok("add", fd, folder)
+        report = agreed(session, (puppet.pid, fd))
+
+    (site,) = report["sites"]
+    assert (site["added"], site["live"], site["comm"]) == (23, 23, "name-22")

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
 
+from tracer.views.json_ls import as_json
 from tracer.views.ls import (
     GROUPINGS,
     Holder,
     Instance,
     Snapshot,
     Usage,
-    as_json,
     as_plain,
     summary,
     table_lines,

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from tracer import __version__
+from tracer.cli.debug import Debug, debug_option
 from tracer.errors import EXIT_ERROR, InotraceError
 
 # name -> (module, one line for --help); loaded when used, since bcc takes long to import
@@ -43,11 +44,10 @@ class CommandGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        own = {"-h", "--help", "--version", "--debug"}
+        own = {"-h", "--help", "--version"}
         first = next((arg for arg in args if arg != "--debug"), None)
         if first is None or (first.startswith("-") and first not in own):
-            at = args.index("--debug") + 1 if args[:1] == ["--debug"] else 0
-            args = [*args[:at], _DEFAULT, *args[at:]]
+            args = [_DEFAULT, *args]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -64,8 +64,8 @@ class CommandGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="inotrace", message="%(prog)s %(version)s")
-@click.option("--debug", is_flag=True, help="On an error, show the traceback and BCC's messages.")
-def cli(debug: bool) -> None:
+@debug_option
+def cli() -> None:
     """
     Find inotify watch leaks.
 
@@ -78,19 +78,19 @@ def main() -> int:
     """Run the command line; the exit code is for sys.exit."""
     # a ledger is many small objects and no cycles: looking for some takes a third of its time
     gc.set_threshold(200_000, 50, 1_000)
-    debug = "--debug" in sys.argv[1:2] or bool(os.environ.get("INOTRACE_DEBUG"))
+    debug = Debug()
     try:
-        code = cli.main(prog_name="inotrace", standalone_mode=False)
+        code = cli.main(prog_name="inotrace", standalone_mode=False, obj=debug)
         return code if isinstance(code, int) else 0
     except InotraceError as error:
-        return _fail(error, debug)
+        return _fail(error, debug.on)
     except click.exceptions.Abort:
         return 128 + signal.SIGINT
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except Exception as error:
-        if debug:
+        if debug.on:
             raise
         kind = type(error).__name__
         print(f"inotrace: internal error ({kind}: {error}); --debug shows where", file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from tracer.cli.debug import debug_option
 from tracer.cli.outcome import notice, print_report
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import Stop, stop_on_signals
@@ -39,6 +40,7 @@ _PLANTED = (
 @click.command("demo")
 @click.option("--full-stacks", is_flag=True, help="Show all frames, the libraries' too.")
 @output_options("table", "plain", "json")
+@debug_option
 @click.pass_context
 def command(
     context: click.Context, full_stacks: bool, format_: str, output: str | None, force: bool
@@ -49,11 +51,11 @@ def command(
     The exit code is 0 if the report found what was planted: 23 watches leaked, 17 balanced, 5
     held.
     """
-    with Output(output, force) as out:
+    with stop_on_signals() as stop, Output(output, force) as out:
         prepare(notice)
         with tempfile.TemporaryDirectory(prefix="inotrace-demo-") as folder:
-            agent = _compiled(Path(folder))
-            report = _traced(agent, Path(folder))
+            agent = _compiled(Path(folder), stop)
+            report = _traced(agent, Path(folder), stop)
         print_report(report, out, chosen_format(context), full_stacks)
     missed = _missed(report)
     if missed:
@@ -61,7 +63,7 @@ def command(
     return 0
 
 
-def _compiled(folder: Path) -> Path:
+def _compiled(folder: Path, stop: Stop) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise InotraceError("the demo needs a C compiler: install gcc and the C library's headers")
@@ -72,6 +74,8 @@ def _compiled(folder: Path) -> Path:
         text=True,
         check=False,
     )
+    # Ctrl-C ends the compiler as well, which is no failure of it
+    stop.leave_if_requested()
     if built.returncode:
         raise InotraceError(
             "the demo's workload does not compile: are the C library's headers installed?",
@@ -80,17 +84,14 @@ def _compiled(folder: Path) -> Path:
     return agent
 
 
-def _traced(agent: Path, folder: Path) -> Report:
+def _traced(agent: Path, folder: Path, stop: Stop) -> Report:
     work = folder / "work"
     work.mkdir()
     progress, agent_stdout = os.pipe()
     child = Command([os.fspath(agent), os.fspath(work)], stdout=agent_stdout)
     os.close(agent_stdout)
     try:
-        with (
-            stop_on_signals() as stop,
-            Session(Filter(), BccStacks(), older_s=0.0, descendants_of=child.pid) as session,
-        ):
+        with Session(Filter(), BccStacks(), older_s=0.0, descendants_of=child.pid) as session:
             child.release()
             _follow(progress, session, stop)
             return session.finish()

@@ -9,10 +9,11 @@ from itertools import chain
 import click
 from rich.console import Console
 
-from tracer.cli.options import chosen_filter, filter_options
+from tracer.cli.debug import debug_option
+from tracer.cli.options import chosen_filter, duration_option, filter_options
 from tracer.cli.outcome import notice
 from tracer.cli.output import Output, chosen_format, output_options
-from tracer.cli.signals import stop_on_signals
+from tracer.cli.signals import Stop, stop_on_signals
 from tracer.core.events import CallEvent
 from tracer.core.order import Traced
 from tracer.feed import Feed
@@ -30,14 +31,9 @@ _STEP_S = 0.05
 @filter_options
 @click.option("-x", "--failed", is_flag=True, help="Only calls that failed.")
 @click.option("--stack", is_flag=True, help="Show the user stack of each call.")
-@click.option(
-    "-d",
-    "--duration",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Stop by itself after this time.",
-)
+@duration_option
 @output_options("table", "plain", "json")
+@debug_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -57,16 +53,17 @@ def command(
     One line a call: time, process, call, descriptor, result, mask names and path.
     """
     filter_ = chosen_filter(pids, user, name)
-    with Output(output, force) as out:
+    with stop_on_signals() as stop, Output(output, force) as out:
         printer = view.printer(chosen_format(context), Console().width, stacks=stack)
         prepare(notice)
-        _stream(filter_, out, printer, only_failed=failed, stack=stack, duration=duration)
+        _stream(filter_, out, printer, stop, only_failed=failed, stack=stack, duration=duration)
 
 
 def _stream(
     filter_: Filter,
     out: Output,
     printer: view.Printer,
+    stop: Stop,
     *,
     only_failed: bool,
     stack: bool,
@@ -84,7 +81,7 @@ def _stream(
             out.append(printer.call(event, call_stack))
             printed += 1
 
-    with stop_on_signals() as stop, Feed(scope, stacks, ProcessTable()) as feed:
+    with Feed(scope, stacks, ProcessTable()) as feed:
         feed.attach()
         out.append(printer.header())
         ends = time.monotonic() + duration if duration is not None else float("inf")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, Callable, TypeVar
 
@@ -9,6 +10,7 @@ import click
 
 from tracer.core.wire import COMM_BYTES_MAX
 from tracer.errors import EXIT_LEAK, EXIT_USAGE, InotraceError
+from tracer.kernel.procfs import thread_group
 from tracer.session import Filter
 from tracer.targets.users import user_id
 
@@ -24,8 +26,32 @@ def _stacked(*options: Callable[[_Function], _Function]) -> Callable[[_Function]
     return decorate
 
 
+class Seconds(click.FloatRange):
+    """A time that is a number, neither infinite nor NaN."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        # what is kept of a time is nanoseconds
+        if not math.isfinite(seconds * 1e9):
+            self.fail(f"{value!r} is not a finite number of seconds.", param, ctx)
+        return seconds
+
+
+def duration_option(function: _Function) -> _Function:
+    """``-d``: when to stop without Ctrl-C."""
+    return click.option(
+        "-d",
+        "--duration",
+        metavar="SECONDS",
+        type=Seconds(min=0, min_open=True),
+        help="Stop by itself after this time.",
+    )(function)
+
+
 def filter_options(function: _Function) -> _Function:
-    """``-p``, ``-u`` and ``-n``: whom to trace."""
+    """``-p``, ``-u`` and ``-n``: which processes are asked for."""
     return _stacked(
         click.option(
             "-p",
@@ -42,7 +68,7 @@ def filter_options(function: _Function) -> _Function:
 
 
 def chosen_filter(pids: tuple[int, ...], user: str | None, name: str | None) -> Filter:
-    """Raises InotraceError for a process that is not there or a user nobody knows."""
+    """Raises InotraceError for what is no process, or a user nobody knows."""
     comm = os.fsencode(name or "")
     if len(comm) > COMM_BYTES_MAX:
         raise InotraceError(
@@ -50,13 +76,20 @@ def chosen_filter(pids: tuple[int, ...], user: str | None, name: str | None) -> 
             exit_code=EXIT_USAGE,
         )
     for pid in pids:
-        if not os.path.exists(f"/proc/{pid}"):
-            raise InotraceError(f"no process {pid}: it may have ended; see 'inotrace ls'")
+        _require_process(pid)
     return Filter(
         pids=frozenset(pids),
         uid=user_id(user) if user is not None else None,
         name=comm,
     )
+
+
+def _require_process(pid: int) -> None:
+    group = thread_group(pid)
+    if group is None:
+        raise InotraceError(f"no process {pid}: it has ended, or the number is wrong")
+    if group != pid:
+        raise InotraceError(f"{pid} is a thread of process {group}: give that number")
 
 
 def judging_options(older: float) -> Callable[[_Function], _Function]:
@@ -65,7 +98,7 @@ def judging_options(older: float) -> Callable[[_Function], _Function]:
         click.option(
             "--older",
             metavar="SECONDS",
-            type=click.FloatRange(min=0),
+            type=Seconds(min=0),
             default=older,
             show_default=True,
             help="Do not judge watches younger than this.",

@@ -44,13 +44,17 @@ def output_options(*formats: str) -> Callable[[_Function], _Function]:
     return decorate
 
 
-def chosen_format(context: click.Context) -> str:
-    """The format asked for; without one, ``plain`` unless a terminal will show it."""
+def chosen_format(context: click.Context, stream: TextIO | None = None) -> str:
+    """
+    The format asked for; without one, ``plain`` unless a terminal will show it.
+
+    `stream` is what the command prints on if not to a file, by default standard output.
+    """
     chosen: str = context.params["format_"]
     if context.get_parameter_source("format_") is not ParameterSource.DEFAULT:
         return chosen
-    on_terminal = context.params["output"] is None and sys.stdout is not None
-    return chosen if on_terminal and sys.stdout.isatty() else "plain"
+    shown_on = None if context.params["output"] is not None else stream or sys.stdout
+    return chosen if shown_on is not None and shown_on.isatty() else "plain"
 
 
 class Output:

@@ -10,7 +10,8 @@ import click
 from rich.console import Console, Group
 from rich.live import Live
 
-from tracer.cli.options import chosen_filter, filter_options, judging_options
+from tracer.cli.debug import debug_option
+from tracer.cli.options import chosen_filter, duration_option, filter_options, judging_options
 from tracer.cli.outcome import exit_code, notice, print_report
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import Stop, stop_on_signals
@@ -29,16 +30,11 @@ _LINES_EVERY_S = 1.0
 
 @click.command("trace")
 @filter_options
-@click.option(
-    "-d",
-    "--duration",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Stop by itself after this time.",
-)
+@duration_option
 @judging_options(older=5.0)
 @click.option("--fail-on", type=click.Choice(["leak"]), help="Exit with 23 if one was found.")
 @output_options("table", "plain", "json")
+@debug_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -62,9 +58,9 @@ def command(
     """
     format_ = chosen_format(context)
     filter_ = chosen_filter(pids, user, name)
-    with Output(output, force) as out:
+    with stop_on_signals() as stop, Output(output, force) as out:
         prepare(notice)
-        with stop_on_signals() as stop, Session(filter_, BccStacks(), older_s=older) as session:
+        with Session(filter_, BccStacks(), older_s=older) as session:
             _watch(session, stop, duration, format_, on_screen=sys.stdout.isatty())
             report = session.finish()
         print_report(report, out, format_, full_stacks)

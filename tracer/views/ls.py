@@ -1,24 +1,22 @@
-"""What is watched now: as a table for eyes, as plain records for awk, as JSON for programs."""
+"""What is watched now: as a table for eyes, as plain records for awk."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from itertools import chain, islice
 from operator import or_
-from typing import Any, NamedTuple, Protocol, Union
+from typing import NamedTuple, Protocol, Union
 
 from rich.cells import cell_len
 from rich.text import Text
 
 from tracer.core.events import mask_names
 from tracer.views.columns import Column, aligned
-from tracer.views.text import counted, decoded, printable
+from tracer.views.text import counted, printable
 
-SCHEMA = "inotrace.ls/1"
 GROUPINGS = ("process", "fd", "target")
 _GAP = "  "
 _NAMES_SHOWN = 3
@@ -141,24 +139,6 @@ def as_plain(snapshot: Snapshot, by: str) -> str:
     lines = [names, *rows, [str(cell) or "-" for cell in grid.total]]
     widths = [max(map(cell_len, cells)) for cells in zip(*lines)]
     return "".join(f"{_padded(line, widths, grid.columns)}\n" for line in lines)
-
-
-def as_json(snapshot: Snapshot) -> str:
-    """One object of schema inotrace.ls/1; each watch once, under its instance's first holder."""
-    document = {
-        "schema": SCHEMA,
-        "host": {"kernel": snapshot.kernel},
-        "complete": snapshot.complete,
-        "sharing_known": snapshot.sharing_known,
-        "limits": [_usage_object(usage) for usage in snapshot.usage],
-        "instances": [_instance_object(instance) for instance in snapshot.instances],
-        "watches": [
-            _watch_object(instance, watch)
-            for instance in snapshot.instances
-            for watch in instance.watches
-        ],
-    }
-    return json.dumps(document, ensure_ascii=True) + "\n"
 
 
 # --- the rows ---
@@ -387,51 +367,3 @@ def _nearest_limit(usage: Iterable[Usage]) -> tuple[str, ...]:
     _, one, used, limit, what = max(shares, key=lambda share: share[0])
     has = "has" if one.complete else "has at least"
     return (f"{printable(one.user)} {has} {used:,} of {limit:,} {what} (counted)",)
-
-
-# --- the objects ---
-
-
-def _usage_object(usage: Usage) -> dict[str, Any]:
-    return {
-        "uid": usage.uid,
-        "user": usage.user,
-        "userns": usage.userns,
-        "watches": {"used": usage.watches, "limit": usage.watches_limit},
-        "instances": {"used": usage.instances, "limit": usage.instances_limit},
-        "source": "counted",
-        "complete": usage.complete,
-    }
-
-
-def _instance_object(instance: Instance) -> dict[str, Any]:
-    return {
-        "id": instance.id,
-        "holders": [_holder_object(holder) for holder in instance.holders],
-        "watches": len(instance.watches),
-    }
-
-
-def _holder_object(holder: Holder) -> dict[str, Any]:
-    return {
-        "pid": holder.pid,
-        "fd": holder.fd,
-        "comm": decoded(holder.comm),
-        "exe": None if holder.exe is None else decoded(holder.exe),
-        "user": holder.user,
-    }
-
-
-def _watch_object(instance: Instance, watch: Watch) -> dict[str, Any]:
-    first = instance.holders[0]
-    return {
-        "pid": first.pid,
-        "fd": first.fd,
-        "instance": instance.id,
-        "wd": watch.wd,
-        "ino": watch.ino,
-        "dev": watch.device,
-        "mask": _mask_names(watch.mask),
-        "path": None,
-        "resolved_by": "unresolved",
-    }
