@@ -14,7 +14,7 @@ import pytest
 from harness import Puppet, until
 
 from tracer.core.events import CallEvent, Op, RawStack
-from tracer.core.stack import Stack
+from tracer.core.stack import Stack, StackState
 from tracer.core.wire import Arrival
 from tracer.kernel.elf import SymbolTable, demangled
 from tracer.kernel.maps import Mappings, file_identity
@@ -184,6 +184,24 @@ def test_a_program_that_has_ended_keeps_the_names_that_were_read(
     program.unlink()
 
     assert _names(stacks.resolve(_call(process.pid, 11, address))) == ["ended_place"]
+
+
+def test_a_caller_that_cannot_be_confirmed_is_not_skipped_over(
+    compiled: Callable[[str], Path], stacks: BccStacks
+) -> None:
+    """GIVEN a process that ended WHEN its memory would tell the caller THEN the stack ends."""
+    program = compiled("gone_place")
+    address = _function_start(program, "gone_place") + 1
+    outer = _function_start(program, "main") + 10
+    with subprocess.Popen([program]) as process:
+        _until_running(process.pid, program)
+        stacks.meet(Arrival(11, process.pid, 1))
+        process.kill()
+    event = _call(process.pid, 11, address, outer)
+    stack = stacks.resolve(event._replace(stack=event.stack._replace(caller=address)))
+
+    assert _names(stack) == ["gone_place"]
+    assert stack.state is StackState.TRUNCATED and "ended before" in stack.reason
 
 
 def test_processes_that_are_gone_cost_no_descriptor_and_close_none(stacks: BccStacks) -> None:

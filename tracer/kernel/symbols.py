@@ -33,6 +33,7 @@ _ROOTS = frozenset(
     }
 )
 _LONGEST_CALL = 7
+_ENDED = "the process ended before its symbols could be read"
 
 
 class _ImageKey(NamedTuple):
@@ -55,18 +56,22 @@ class SymbolTables:
 
         None if they were not read in time and that name now leads to another file.
         """
-        table = self._tables.get(file.identity)
-        if table is None:
+        if file.identity not in self._tables:
             for path in (file.path, name):
                 if file_identity(path) == file.identity:
-                    table = self._tables[file.identity] = SymbolTable(path)
+                    self.read(file.identity, path)
                     break
             else:
                 return None
+        self._tables.move_to_end(file.identity)
+        return self._tables[file.identity]
+
+    def read(self, identity: FileIdentity, path: bytes) -> None:
+        """Read the symbols of the file that `path` leads to, unless they are known."""
+        if identity not in self._tables:
+            self._tables[identity] = SymbolTable(path)
             if len(self._tables) > _TABLES_MAX:
                 self._tables.popitem(last=False)
-        self._tables.move_to_end(file.identity)
-        return table
 
 
 class _Image:
@@ -83,11 +88,22 @@ class _Image:
             self._read_symbols_early(self._mappings)
 
     def _read_symbols_early(self, mappings: Mappings) -> None:
-        """Those of the program and libc, which each stack needs: the process may end any moment."""
+        """
+        Those of the program and libc, which each stack needs.
+
+        The process may end any moment: open all first, which is quick, and read then.
+        """
         program = os.readlink(f"/proc/{self._tgid}/exe".encode())
-        for module, file in mappings.files.items():
-            if module == program or is_runtime_module(module):
-                self._tables.get(file, module)
+        wanted = [
+            file
+            for module, file in mappings.files.items()
+            if module == program or is_runtime_module(module)
+        ]
+        opened = [(file.identity, _opened(file.path)) for file in wanted]
+        for identity, descriptor in opened:
+            if descriptor >= 0:
+                self._tables.read(identity, b"/proc/self/fd/%d" % descriptor)
+                os.close(descriptor)
 
     def close(self) -> None:
         if self._memory >= 0:
@@ -133,6 +149,13 @@ class _Image:
             self._mappings = Mappings(self._tgid)
 
 
+def _opened(path: bytes) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
 class BccStacks:
     """
     Stacks as far as frame pointers lead.
@@ -145,6 +168,8 @@ class BccStacks:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._tables = SymbolTables()
+        # most programs have the libc that inotrace has: read it before a process needs it
+        _Image(_ImageKey(os.getpid(), 0, 0), self._tables).close()
         self._images: OrderedDict[_ImageKey, _Image] = OrderedDict()
         self._stacks: dict[tuple[_ImageKey, bytes, int], Stack] = {}
 
@@ -187,12 +212,16 @@ class BccStacks:
 def _symbolized(image: _Image, addresses: tuple[int, ...], caller: int) -> Stack:
     leaf = _leaf(image, addresses[0])
     if leaf.module is None:
-        return missing("the process ended before its symbols could be read")
+        return missing(_ENDED)
     frames = [leaf]
     rest = addresses[1:]
-    if rest[:1] != (caller,) and _is_wrapper_or_calls(image, leaf, caller):
+    if rest[:1] != (caller,):
+        is_caller = _is_wrapper(leaf) or image.follows_call(caller)
+        if is_caller is None:
+            # without this frame the next one would pass for the caller
+            return Stack((leaf,), StackState.TRUNCATED, _ENDED)
         frame = image.frame(caller, is_return=True)
-        if frame.module is not None:
+        if is_caller and frame.module is not None:
             frames.append(frame)
     for address in rest:
         frame = image.frame(address, is_return=True)
@@ -219,12 +248,9 @@ def _leaf(image: _Image, address: int) -> Frame:
     return frame
 
 
-def _is_wrapper_or_calls(image: _Image, leaf: Frame, caller: int) -> bool:
-    """Whether the word at the stack pointer is a return address beyond doubt."""
-    is_glibc_wrapper = is_runtime(leaf) and (leaf.function or "").startswith(
-        ("inotify_", "syscall")
-    )
-    return is_glibc_wrapper or image.follows_call(caller) is True
+def _is_wrapper(leaf: Frame) -> bool:
+    """Whether it is libc's, which has no frame of its own: its caller is at the stack pointer."""
+    return is_runtime(leaf) and (leaf.function or "").startswith(("inotify_", "syscall"))
 
 
 def _ends_in_call(code: bytes) -> bool:
