@@ -30,7 +30,7 @@ def output_options(*formats: str) -> Callable[[_Function], _Function]:
                 type=click.Choice(formats),
                 default=formats[0],
                 show_default=True,
-                help="How to print it.",
+                help="How to print it; else a table on a terminal, plain lines in a pipe.",
             ),
             click.option(
                 "-o", "--output", type=click.Path(dir_okay=False), help="Write to FILE instead."

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Callable
 
@@ -27,6 +28,7 @@ def prepare(notice: Callable[[str], None]) -> None:
     `notice` is told what was changed. Raises InotraceError with what to do.
     """
     _need_root()
+    _need_bcc()
     _need_bpf()
     _need_no_lockdown()
     _need_btf()
@@ -36,6 +38,17 @@ def prepare(notice: Callable[[str], None]) -> None:
 def _need_root() -> None:
     if os.geteuid() != 0:
         raise InotraceError("tracing needs root: run it with sudo")
+
+
+def _need_bcc() -> None:
+    try:
+        import bcc  # noqa: F401 (only whether it is there)
+    except ImportError as error:
+        raise InotraceError(
+            "BCC's Python module is missing: install python3-bpfcc (Debian, Ubuntu), python3-bcc "
+            "(Fedora, openSUSE) or python-bcc (Arch); the package bcc on PyPI is another project",
+            detail=f"{sys.executable}: {error}",
+        ) from error
 
 
 def _need_bpf() -> None:

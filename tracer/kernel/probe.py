@@ -138,14 +138,7 @@ def bcc_errors(message: str) -> Iterator[None]:
 def _load(scope: Scope) -> Any:
     folder = bpf_folder()
     os.environ["BCC_KERNEL_SOURCE"] = str(folder)
-    try:
-        from bcc import BPF
-    except ImportError as error:
-        raise InotraceError(
-            "BCC's Python module is missing: install python3-bpfcc (Debian, Ubuntu), python3-bcc "
-            "(Fedora, openSUSE) or python-bcc (Arch); the package bcc on PyPI is another project",
-            detail=f"{sys.executable}: {error}",
-        ) from error
+    from bcc import BPF
 
     definitions = [*compiler_definitions(), *_tunables(scope)]
     with bcc_errors("the BPF program does not compile or load here: --debug shows why"):
