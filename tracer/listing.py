@@ -42,7 +42,7 @@ class Scan(NamedTuple):
 
     def hidden(self, filter_: Filter) -> list[ProcessFacts]:
         """Those asked for that we may not look into."""
-        return [process for process in self.refused if _includes(filter_, process)]
+        return [process for process in self.refused if filter_.includes(process)]
 
 
 def scan_proc() -> Scan:
@@ -71,7 +71,7 @@ def scan_proc() -> Scan:
 
 def take_snapshot(scan: Scan, filter_: Filter) -> view.Snapshot:
     """The part of a scan that is asked for."""
-    pids = {pid for pid, process in scan.processes.items() if _includes(filter_, process)}
+    pids = {pid for pid, process in scan.processes.items() if filter_.includes(process)}
     instances = tuple(
         view.Instance(
             number, tuple(_holder(scan.processes[one.pid], one.fd) for one in holders), watches
@@ -147,11 +147,3 @@ def _with_files(pid: int) -> list[ProcessFacts]:
 
 def _holder(process: ProcessFacts, fd: int) -> view.Holder:
     return view.Holder(process.pid, fd, user_name(process.uid), process.comm, process.exe)
-
-
-def _includes(wanted: Filter, process: ProcessFacts) -> bool:
-    return (
-        (not wanted.pids or process.pid in wanted.pids)
-        and wanted.uid in (None, process.uid)
-        and wanted.name in process.comm
-    )

@@ -14,6 +14,7 @@ from tracer.core.report import Report
 from tracer.core.walk import Walk, WalkedInstance
 from tracer.feed import Feed
 from tracer.kernel.probe import Scope
+from tracer.kernel.procfs import ProcessFacts
 from tracer.kernel.walk import KernelList
 from tracer.snapshot import Snapshots
 from tracer.stacks.resolver import StackResolver
@@ -35,6 +36,14 @@ class Filter:
     pids: frozenset[int] = frozenset()
     uid: int | None = None
     name: bytes = b""
+
+    def includes(self, process: ProcessFacts) -> bool:
+        """Whether a process is asked for."""
+        return (
+            (not self.pids or process.pid in self.pids)
+            and self.uid in (None, process.uid)
+            and self.name in process.comm
+        )
 
     def scope(self, *, stacks: bool = True, removal_stacks: bool = False) -> Scope:
         """The same for the kernel side."""
@@ -157,11 +166,8 @@ class Session:
 
     def _matches(self, process: Process) -> bool:
         wanted = self._filter
-        if wanted.pids and process.pid not in wanted.pids:
-            return False
         if wanted.uid is None and not wanted.name:
-            return True
+            # which asks nothing of /proc
+            return not wanted.pids or process.pid in wanted.pids
         facts = self._processes.meet(process.pid)
-        if facts is None:
-            return False
-        return wanted.uid in (None, facts.uid) and wanted.name in facts.comm
+        return facts is not None and wanted.includes(facts)
