@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 from build import (
     AGENT,
@@ -24,14 +22,13 @@ from build import (
     walk,
     walked,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from recount import assert_counts_add_up, causes
 
 from tracer.core.accounts import OTHERS, Cause, Failure, Origin, ProcessAccount, Site
-from tracer.core.events import IN_MASK_ADD, CallEvent, Instance, LastEvent, Op, Process
+from tracer.core.events import IN_MASK_ADD, CallEvent, Instance, Op, Process
 from tracer.core.ledger import Discrepancy, Ledger
-from tracer.core.order import SLACK_NS, Order, Traced
 from tracer.core.stack import Stack, StackState, missing
 from tracer.core.walk import HolderFd, UserUse, Walk, WalkedInstance
 
@@ -57,36 +54,8 @@ def _site(ledger: Ledger) -> Site:
     return site
 
 
-def _causes(counts: Counter[Cause]) -> dict[Cause, int]:
-    """Without the zeros that a look at a Counter may leave."""
-    return {cause: count for cause, count in counts.items() if count}
-
-
 def _agent(ledger: Ledger) -> ProcessAccount:
     return ledger.accounts.processes[AGENT]
-
-
-def assert_counts_add_up(ledger: Ledger) -> None:
-    """Every number the ledger keeps against a recount of what it keeps whole."""
-    owners = Counter(watch.owner.process for _, watch in ledger.watches())
-    sites = Counter(id(watch.site) for _, watch in ledger.watches() if watch.site is not None)
-    freed = Counter(id(watch.site) for _, watch in ledger.freed_by_exit)
-    for key, process in ledger.accounts.processes.items():
-        assert process.live == owners[key]
-    for site in ledger.accounts.sites.values():
-        assert site.live == sites[id(site)]
-        assert site.freed_by_exit == freed[id(site)]
-        assert site.added == site.live + sum(site.removed.values())
-    totals = ledger.totals
-    processes = (*ledger.accounts.processes.values(), *ledger.accounts.ended.values())
-    assert totals.added == sum(process.added for process in processes)
-    assert totals.added == sum(site.added for site in ledger.accounts.sites.values())
-    assert totals.updated == sum(process.updated for process in processes)
-    assert sum(ledger.accounts.failures.values()) == sum(process.failed for process in processes)
-    removed: Counter[Cause] = Counter()
-    for process in processes:
-        removed.update(process.removed)
-    assert _causes(removed) == _causes(totals.removed)
 
 
 # --- calls ---
@@ -119,8 +88,8 @@ def test_a_removed_watch_lives_on_as_a_count_only() -> None:
     ledger = _fed(init(100), add(111, 1), add(112, 2), rm(113, 1))
 
     assert _live(ledger) == [(FIRST, 2)]
-    assert _causes(_site(ledger).removed) == {Cause.RM_WATCH: 1}
-    assert _causes(_agent(ledger).removed) == {Cause.RM_WATCH: 1}
+    assert causes(_site(ledger).removed) == {Cause.RM_WATCH: 1}
+    assert causes(_agent(ledger).removed) == {Cause.RM_WATCH: 1}
     assert (_agent(ledger).added, _agent(ledger).live, _site(ledger).live) == (2, 1, 1)
     assert_counts_add_up(ledger)
 
@@ -160,8 +129,8 @@ def test_the_same_address_with_another_generation_is_another_instance() -> None:
 def test_a_watch_is_charged_to_who_added_it_and_removed_from_there() -> None:
     ledger = _fed(add(111, 1), rm(113, 1, process=OTHER))
 
-    assert _causes(_agent(ledger).removed) == {Cause.RM_WATCH: 1}
-    assert _causes(ledger.accounts.processes[OTHER].removed) == {}
+    assert causes(_agent(ledger).removed) == {Cause.RM_WATCH: 1}
+    assert causes(ledger.accounts.processes[OTHER].removed) == {}
     assert_counts_add_up(ledger)
 
 
@@ -237,7 +206,7 @@ def test_a_late_add_does_not_resurrect_what_was_removed() -> None:
     ledger = _fed(rm(123, 1), add(111, 1))
 
     assert _live(ledger) == []
-    assert _causes(_site(ledger).removed) == {Cause.RM_WATCH: 1}
+    assert causes(_site(ledger).removed) == {Cause.RM_WATCH: 1}
     assert (ledger.totals.added, _site(ledger).added) == (1, 1)
     assert_counts_add_up(ledger)
 
@@ -363,7 +332,7 @@ def test_a_watch_that_the_kernel_no_longer_has_went_for_an_unknown_cause() -> No
 
     assert [watch.wd for _, watch in change.gone] == [1]
     assert _live(ledger) == [(FIRST, 2)]
-    assert _causes(_site(ledger).removed) == {Cause.UNKNOWN: 1}
+    assert causes(_site(ledger).removed) == {Cause.UNKNOWN: 1}
     assert_counts_add_up(ledger)
 
 
@@ -373,7 +342,7 @@ def test_a_baseline_watch_that_goes_is_still_counted_as_from_before() -> None:
     _fed(rm(1_011, 1, instance=_BEFORE_TRACE), ledger=ledger)
 
     assert (_agent(ledger).baseline, _agent(ledger).live) == (2, 1)
-    assert _causes(_agent(ledger).removed) == {Cause.RM_WATCH: 1}
+    assert causes(_agent(ledger).removed) == {Cause.RM_WATCH: 1}
     assert_counts_add_up(ledger)
 
 
@@ -383,7 +352,7 @@ def test_a_vanished_instance_was_closed_with_its_watches() -> None:
 
     assert [account.instance for account in change.closed] == [FIRST]
     assert _live(ledger) == [(_REUSED, 1)]
-    assert _causes(ledger.totals.removed) == {Cause.CLOSED: 2}
+    assert causes(ledger.totals.removed) == {Cause.CLOSED: 2}
     assert_counts_add_up(ledger)
 
 
@@ -485,7 +454,7 @@ def test_what_the_exit_freed_is_closed_when_not_asked_for() -> None:
     ledger.reconcile(_closing_walk())
 
     assert (_live(ledger), ledger.freed_by_exit) == ([], [])
-    assert _causes(ledger.totals.removed) == {Cause.CLOSED: 1}
+    assert causes(ledger.totals.removed) == {Cause.CLOSED: 1}
     assert_counts_add_up(ledger)
 
 
@@ -505,7 +474,7 @@ def test_an_instance_closed_before_the_exit_was_closed() -> None:
     ledger.reconcile(_closing_walk())
 
     assert (_live(ledger), ledger.freed_by_exit) == ([], [])
-    assert _causes(ledger.totals.removed) == {Cause.CLOSED: 1}
+    assert causes(ledger.totals.removed) == {Cause.CLOSED: 1}
 
 
 def test_a_child_that_ended_does_not_turn_a_later_close_into_an_exit() -> None:
@@ -515,7 +484,7 @@ def test_a_child_that_ended_does_not_turn_a_later_close_into_an_exit() -> None:
     ledger.reconcile(_closing_walk())
 
     assert ledger.freed_by_exit == []
-    assert _causes(ledger.totals.removed) == {Cause.CLOSED: 1}
+    assert causes(ledger.totals.removed) == {Cause.CLOSED: 1}
 
 
 def test_only_the_end_of_the_last_holder_frees() -> None:
@@ -527,7 +496,7 @@ def test_only_the_end_of_the_last_holder_frees() -> None:
     ledger.reconcile(_closing_walk())
 
     assert [watch.wd for _, watch in ledger.freed_by_exit] == [2]
-    assert _causes(ledger.totals.removed) == {Cause.UNKNOWN: 1}
+    assert causes(ledger.totals.removed) == {Cause.UNKNOWN: 1}
 
 
 def test_a_walk_may_find_a_watch_before_its_call_has_ended() -> None:
@@ -776,238 +745,3 @@ def test_an_audit_is_silent_about_whom_it_cannot_know() -> None:
     assert Ledger().audit(nobodys) == []
     # the ledger knows what could not be read this time
     assert _fed(add(111, 1)).audit(unread) == [Discrepancy(_use(23), 1 + 2)]
-
-
-# --- against a model of the kernel ---
-
-_CPUS = 3
-_WORK = st.lists(
-    st.tuples(
-        st.sampled_from(["open", "add", "add", "add", "rm", "delete", "update", "close", "exit"]),
-        st.integers(0, 22),
-        st.integers(1, 7 * SLACK_NS),
-    ),
-    max_size=7,
-)
-
-
-class _Kernel:
-    """Instances of some processes, one holder each; what it does it tells, but not at once."""
-
-    def __init__(self, takes: bool) -> None:
-        self.now = 1_000 * SECOND
-        self.holders: dict[Instance, Process] = {}
-        self.watches: dict[Instance, set[int]] = {}
-        self.before: set[tuple[Instance, int]] = set()
-        self.has_been_walked = False
-        self.added = 0
-        self.removed_by_call: set[tuple[Instance, int]] = set()
-        self.freed_by_exit: set[tuple[Instance, int]] = set()
-        self.told: list[tuple[int, Traced]] = []
-        self._takes = takes
-        self._next_wd = 1
-        self._births = 0
-        self._seen: set[Instance] = set()
-
-    def do(self, what: str, which: int, elapsed: int) -> None:
-        self.now += elapsed
-        keys = sorted(self.watches)
-        if what == "open" or not keys:
-            self._open(which)
-            return
-        key = keys[which % len(keys)]
-        wds = sorted(self.watches[key])
-        wd = wds[which % len(wds)] if wds else None
-        if what == "add":
-            self.watches[key].add(self._next_wd)
-            self.added += 1
-            self._tell(add(self._returned(which), self._next_wd, **self._who(key)), which)
-            self._next_wd += 1
-        elif what == "close":
-            del self.watches[key]
-        elif what == "exit":
-            self._exit(self.holders[key], which)
-        elif wd is not None and what == "update":
-            if not self.has_been_walked and (key, wd) in self.before:
-                # before the baseline, an update cannot be told from an add
-                self.before.discard((key, wd))
-                self.added += 1
-            self._tell(add(self._returned(which), wd, **self._who(key)), which)
-        elif wd is not None:
-            self.watches[key].discard(wd)
-            if what == "rm":
-                self.removed_by_call.add((key, wd))
-                self._tell(rm(self._returned(which), wd, **self._who(key)), which)
-
-    def existed_before(self, key: Instance, wds: set[int]) -> None:
-        self.watches[key] = set(wds)
-        self.holders[key] = OTHER
-        self.before = {(key, wd) for wd in wds}
-        self._next_wd = max(self._next_wd, *wds) + 1
-
-    def read(self, key: Instance) -> WalkedInstance:
-        return walked(sorted(self.watches[key]), self.now, key, self.holders[key])
-
-    def _open(self, which: int) -> None:
-        # few addresses, so that they are reused
-        free = [
-            group
-            for group in range(0x1000, 0x6000, 0x1000)
-            if group not in {key.group for key in self.watches}
-        ]
-        if not free:
-            return
-        key = Instance(free[which % len(free)], self.now)
-        self._births += which % 2
-        self.holders[key] = AGENT._replace(birth=self._births)
-        self.watches[key] = set()
-        self._tell(init(self._returned(which), **self._who(key)), which)
-
-    def _exit(self, process: Process, which: int) -> None:
-        for key in [key for key in self.watches if self.holders[key] == process]:
-            wds = self.watches.pop(key)
-            if wds:
-                self._tell(last(self.now, sorted(wds), instance=key, process=process), which)
-                self.freed_by_exit.update((key, wd) for wd in wds)
-        self._births += 1
-
-    def _who(self, key: Instance) -> dict[str, object]:
-        return {"instance": key, "process": self.holders[key]}
-
-    def _returned(self, which: int) -> int:
-        """A call returns some time after it took effect."""
-        return self.now + (which * 101 if self._takes else 0)
-
-    def _tell(self, event: CallEvent | LastEvent, which: int) -> None:
-        late = which * SLACK_NS // 23
-        stack = STACK if which % 2 else ANOTHER_STACK
-        self.told.append((event.ts + late, Traced(event.ts, event, stack)))
-
-
-class _LedgerMachine(RuleBasedStateMachine):
-    """
-    The ledger follows a kernel whose events come late and out of order.
-
-    `takes`: whether calls return later than they take effect, as they do. A walk in between
-    makes up its own mind, so that the number of adds is not exact then, but what is live is.
-    """
-
-    takes = False
-
-    @initialize(before=st.sets(st.integers(1, 23), min_size=1, max_size=5), work=_WORK)
-    def begin(self, before: set[int], work: list[tuple[str, int, int]]) -> None:
-        self.kernel = _Kernel(self.takes)
-        self.kernel.existed_before(_BEFORE_TRACE, before)
-        self.ledger = Ledger(keep_freed_by_exit=True)
-        self.order = Order()
-        self.walk_and_reconcile(work)
-
-    @rule(work=_WORK)
-    def work(self, work: list[tuple[str, int, int]]) -> None:
-        for what, which, elapsed in work:
-            self.kernel.do(what, which, elapsed)
-
-    @rule()
-    def step(self) -> None:
-        self._drain(self.kernel.now)
-        events = self.order.until(self.kernel.now - SLACK_NS)
-        self._apply(events)
-        if events:
-            self.ledger.forget_removals(events[-1].ts)
-
-    @rule(work=_WORK)
-    def walk_and_reconcile(self, work: list[tuple[str, int, int]]) -> None:
-        """A walk during which things go on, as Feed.all_until and Session.reconcile do it."""
-        kernel = self.kernel
-        began = kernel.now
-        pending = sorted(kernel.watches)
-        read: dict[Instance, WalkedInstance] = {}
-
-        def read_next() -> None:
-            if pending and (key := pending.pop(0)) in kernel.watches:
-                kernel.now += 1
-                read[key] = kernel.read(key)
-
-        for what, which, elapsed in work:
-            kernel.do(what, which, elapsed)
-            if which % 3:
-                read_next()
-        while pending:
-            read_next()
-        # what was closed after it was read is no longer there when the rows are read again
-        read = {key: one for key, one in read.items() if key in kernel.watches}
-        ended = kernel.now
-        kernel.now += 2 * SLACK_NS
-        self._drain(kernel.now)
-        self._apply(self.order.until(ended))
-        if not kernel.has_been_walked:
-            # what was removed before the baseline was never in the ledger
-            kernel.removed_by_call -= kernel.before
-            kernel.has_been_walked = True
-        self.ledger.reconcile(Walk(began, ended, read, ()))
-        if not self.takes:
-            self._check_after(kernel)
-        self.ledger.forget_removals(began)
-
-    @rule(number=st.integers(0, 5))
-    def fold(self, number: int) -> None:
-        """Also what still runs: who calls again starts anew."""
-        if hasattr(self, "ledger"):
-            self.ledger.fold(self.ledger.idle()[:number])
-
-    @invariant()
-    def counts_add_up(self) -> None:
-        if hasattr(self, "ledger"):
-            assert_counts_add_up(self.ledger)
-
-    def teardown(self) -> None:
-        if not hasattr(self, "ledger"):
-            return
-        kernel = self.kernel
-        kernel.now += SECOND
-        self.walk_and_reconcile([])
-        expected = {(key, wd) for key, wds in kernel.watches.items() for wd in wds}
-        assert self._listed() == expected
-        look = walk(*map(kernel.read, kernel.watches), began=kernel.now)
-        assert not self.ledger.difference(look)
-        kept = {(account.instance, watch.wd) for account, watch in self.ledger.freed_by_exit}
-        assert kept <= kernel.freed_by_exit
-        assert_counts_add_up(self.ledger)
-        if not self.takes:
-            assert kept == kernel.freed_by_exit - kernel.before
-            totals = self.ledger.totals
-            assert totals.added == kernel.added
-            assert totals.removed[Cause.RM_WATCH] == len(kernel.removed_by_call)
-
-    def _listed(self) -> set[tuple[Instance, int]]:
-        accounts = self.ledger.instances.items()
-        return {(key, wd) for key, account in accounts for wd in account.watches}
-
-    def _check_after(self, kernel: _Kernel) -> None:
-        """What went implicitly during the walk may still be listed, nothing else is wrong."""
-        listed = self._listed()
-        assert {(key, wd) for key, wds in kernel.watches.items() for wd in wds} <= listed
-        assert not listed & kernel.removed_by_call
-
-    def _drain(self, now: int) -> None:
-        arrived = [traced for at, traced in self.kernel.told if at <= now]
-        self.kernel.told = [(at, traced) for at, traced in self.kernel.told if at > now]
-        for cpu in range(_CPUS):
-            self.order.add(traced for i, traced in enumerate(arrived) if i % _CPUS == cpu)
-
-    def _apply(self, events: list[Traced]) -> None:
-        for _, event, stack in events:
-            if isinstance(event, LastEvent):
-                self.ledger.apply_last(event)
-            else:
-                self.ledger.apply(event, stack)
-
-
-class _SlowCallsMachine(_LedgerMachine):
-    takes = True
-
-
-TestAgainstTheModel = _LedgerMachine.TestCase
-TestAgainstTheModel.settings = settings(max_examples=149, stateful_step_count=23)
-TestAgainstTheModelWithSlowCalls = _SlowCallsMachine.TestCase
-TestAgainstTheModelWithSlowCalls.settings = TestAgainstTheModel.settings
