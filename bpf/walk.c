@@ -48,12 +48,15 @@ BPF_F_TABLE("lru_hash", u64, u64, groups_met, 65536, 0);
 
 /* inotify_fops is not in every kernel's symbol list: take it from an instance
  * that user space opened for this */
-static __always_inline void learn_fops(u32 tgid, u32 fd, u64 fops)
+static __always_inline void learn_fops(u64 task, u32 fd, u64 fops)
 {
 	int zero = 0;
 	struct learned *known = learned.lookup(&zero);
 
-	if (known && !known->inotify_fops && known->tgid == tgid && known->fd == fd)
+	/* every open file of the machine comes by here: known is the common case */
+	if (!known || known->inotify_fops || known->fd != fd)
+		return;
+	if (known->tgid == read_u32(task + OFF_TASK_STRUCT_TGID))
 		known->inotify_fops = fops;
 }
 
@@ -169,7 +172,7 @@ int bpf_iter__task_file(struct task_file_ctx *ctx)
 	if (!task || !file || !w || !c)
 		return 0;
 	fops = read_u64(file + OFF_FILE_F_OP);
-	learn_fops(read_u32(task + OFF_TASK_STRUCT_TGID), ctx->fd, fops);
+	learn_fops(task, ctx->fd, fops);
 	if (fops != inotify_fops())
 		return 0;
 	if (w->watches > WATCH_ROWS - MARKS_A_VISIT || w->holders > HOLDER_ROWS - 2)

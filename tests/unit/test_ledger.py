@@ -28,9 +28,9 @@ from recount import assert_counts_add_up, causes
 
 from tracer.core.accounts import OTHERS, Cause, Failure, Origin, ProcessAccount, Site
 from tracer.core.events import IN_MASK_ADD, CallEvent, Instance, Op, Process
-from tracer.core.ledger import Discrepancy, Ledger
+from tracer.core.ledger import Ledger
 from tracer.core.stack import Stack, StackState, missing
-from tracer.core.walk import HolderFd, UserUse, Walk, WalkedInstance
+from tracer.core.walk import HolderFd, Walk
 
 # The same address for a group as FIRST, made later.
 _REUSED = FIRST._replace(gen=5000)
@@ -703,45 +703,3 @@ def test_any_number_of_kinds_of_failures_is_counted_in_bounds() -> None:
     assert len(failures) == 1024 + 2
     assert failures[Failure(Op.RM, 22, None, OTHERS)] == 1500 - 512
     assert_counts_add_up(ledger)
-
-
-# --- against the kernel's counters ---
-
-
-def _use(watches: int, uid: int = 1000) -> UserUse:
-    return UserUse(uid, 4026531837, watches, 8192, 2, 128)
-
-
-def _charged(one: WalkedInstance, uid: int = 1000) -> WalkedInstance:
-    return one._replace(user=(4026531837, uid))
-
-
-@pytest.mark.parametrize(("counted", "listed"), [(3, None), (2, 3), (5, 3)])
-def test_an_audit_tells_what_no_walk_can_find(counted: int, listed: int | None) -> None:
-    """GIVEN two watches traced, and one that is not WHEN the kernel counts others THEN it tells."""
-    ledger = _fed(add(111, 1), add(112, 2))
-    look = walk(
-        _charged(walked([1, 2], 1_003)),
-        _charged(walked([1], 1_004, _REUSED)),
-        _charged(walked([1], 1_005, _BEFORE_TRACE), uid=7),
-        began=1_000,
-        users=(_use(counted), _use(1, uid=7)),
-    )
-
-    expected = [] if listed is None else [Discrepancy(_use(counted), listed)]
-    assert ledger.audit(look) == expected
-
-
-def test_an_audit_is_silent_about_whom_it_cannot_know() -> None:
-    unread = walk(
-        _charged(walked(None, 0)),
-        _charged(walked([1, 2], 1_003, _REUSED)),
-        began=1_000,
-        users=(_use(23),),
-    )
-    nobodys = walk(walked([1], 1_003), began=1_000, users=(_use(23),))
-
-    assert Ledger().audit(unread) == []
-    assert Ledger().audit(nobodys) == []
-    # the ledger knows what could not be read this time
-    assert _fed(add(111, 1)).audit(unread) == [Discrepancy(_use(23), 1 + 2)]

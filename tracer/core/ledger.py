@@ -7,7 +7,7 @@ follows what is live and not what has happened.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from tracer.core.accounts import (
 )
 from tracer.core.events import IN_MASK_ADD, CallEvent, Instance, LastEvent, Op, Process
 from tracer.core.stack import Stack
-from tracer.core.walk import HolderFd, KernelWatch, UserUse, Walk
+from tracer.core.walk import HolderFd, KernelWatch, Walk
 
 # How long a removed descriptor is remembered, so that its add, should it arrive late, does not
 # come back to life. Far above the order's slack.
@@ -38,13 +38,6 @@ class Difference(NamedTuple):
 
     def __bool__(self) -> bool:
         return bool(self.closed or self.gone or self.unlisted)
-
-
-class Discrepancy(NamedTuple):
-    """A user whom the kernel charges for another number of watches than are `listed`."""
-
-    user: UserUse
-    listed: int
 
 
 class Ledger:
@@ -195,31 +188,6 @@ class Ledger:
         self._has_baseline = True
         self._refresh(walk)
         return change
-
-    def audit(self, walk: Walk) -> list[Discrepancy]:
-        """
-        Whether the ledger has as many watches of each user as the kernel's counters say.
-
-        A walk cannot find an instance whose only descriptor is on its way through a socket; the
-        counters have it. `walk` is to be whole: what is not traced is taken from there. A counter
-        is read with its instance, so that what happens meanwhile shows as a difference, and the
-        owner of a user namespace is charged for all in it, which is none.
-        """
-        listed: Counter[tuple[int, int]] = Counter()
-        unread: set[tuple[int, int]] = set()
-        for key, walked in walk.instances.items():
-            account = self.instances.get(key)
-            watches = walked.watches if account is None else account.watches
-            if walked.user is not None and watches is not None:
-                listed[walked.user] += len(watches)
-            elif walked.user is not None:
-                unread.add(walked.user)
-        return [
-            Discrepancy(use, listed[user])
-            for use in walk.users
-            for user in [(use.userns, use.uid)]
-            if user in listed and user not in unread and use.watches != listed[user]
-        ]
 
     def _close(self, account: InstanceAccount) -> None:
         # a holder that closed it by itself has told no end

@@ -54,7 +54,7 @@ class Rows:
 
 class KernelList:
     """
-    The kernel's list, for as long as the probe is loaded. Use as a context manager.
+    The kernel's list, for as long as the probe is loaded, until `close`.
 
     Raises InotraceError if the kernel refuses the iterator.
     """
@@ -64,10 +64,10 @@ class KernelList:
         self._link = _attached_iterator(bpf)
         self._maps: list[mmap.mmap] = []
         self._pass = 0
-        self._control = self._mapped("walk_control", WALK_CONTROL.size)
-        self._watch_rows = self._mapped("watch_rows", WATCH_ROWS * WATCH_ROW.size)
-        self._holder_rows = self._mapped("holder_rows", HOLDER_ROWS * HOLDER.size)
         try:
+            self._control = self._mapped("walk_control", WALK_CONTROL.size)
+            self._watch_rows = self._mapped("watch_rows", WATCH_ROWS * WATCH_ROW.size)
+            self._holder_rows = self._mapped("holder_rows", HOLDER_ROWS * HOLDER.size)
             self._learn_inotify_fops()
         except BaseException:
             self.close()
