@@ -10,6 +10,7 @@
  */
 
 #define MARKS_A_VISIT	512
+#define USERNS_LEVELS	33	/* create_user_ns() refuses to nest deeper */
 
 /* include/linux/fsnotify_backend.h: ALIVE before Linux 6.0, ATTACHED since; a
  * mark that has neither has left its group's list */
@@ -36,15 +37,17 @@ struct cursor {
 	u64 next;		/* list node to look at */
 	u64 last_sb;		/* most watches of a group share a superblock */
 	u32 last_dev;
-	u32 unused;
+	u32 rows;		/* of the group, so far */
 	struct holder holder;	/* told when all its watches are */
 };
 
 BPF_F_TABLE("array", u32, struct walk_control, walk_control, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct watch_row, watch_rows, WATCH_ROWS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct holder, holder_rows, HOLDER_ROWS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct user_row, user_rows, USER_ROWS, BPF_F_MMAPABLE);
 BPF_ARRAY(cursor, struct cursor, 1);
-BPF_F_TABLE("lru_hash", u64, u64, groups_met, 65536, 0);
+/* group or ucounts -> the pass that met it last */
+BPF_F_TABLE("lru_hash", u64, u64, met, 65536, 0);
 
 /* inotify_fops is not in every kernel's symbol list: take it from an instance
  * that user space opened for this */
@@ -60,22 +63,43 @@ static __always_inline void learn_fops(u64 task, u32 fd, u64 fops)
 		known->inotify_fops = fops;
 }
 
-/* the kernel's own counters for the user who pays for the instance */
-static __always_inline void read_counters(struct holder *row)
+static __always_inline bool is_first_meeting(struct walk_control *w, u64 object)
 {
-	u64 ucounts = read_u64(row->group + OFF_FSNOTIFY_GROUP_INOTIFY_DATA +
-			       OFF_INOTIFY_GROUP_PRIVATE_DATA_UCOUNTS);
-	u64 ns = read_u64(ucounts + OFF_UCOUNTS_NS);
+	u64 *pass = met.lookup(&object);
 
-	row->uid = read_u32(ucounts + OFF_UCOUNTS_UID);
-	row->userns = read_u32(ns + OFF_USER_NAMESPACE_NS + OFF_NS_COMMON_INUM);
-	row->watches_used = read_u64(ucounts + OFF_UCOUNTS_UCOUNT + 8 * UCOUNT_INOTIFY_WATCHES);
-	row->watches_limit = read_u64(ns + OFF_USER_NAMESPACE_UCOUNT_MAX +
-				      8 * UCOUNT_INOTIFY_WATCHES);
-	row->instances_used = read_u64(ucounts + OFF_UCOUNTS_UCOUNT +
-				       8 * UCOUNT_INOTIFY_INSTANCES);
-	row->instances_limit = read_u64(ns + OFF_USER_NAMESPACE_UCOUNT_MAX +
-					8 * UCOUNT_INOTIFY_INSTANCES);
+	if (pass && *pass == w->pass)
+		return false;
+	met.update(&object, &w->pass);
+	return true;
+}
+
+/* inc_ucount(), kernel/ucount.c: the user pays, who made its namespace, and so on upwards */
+static __always_inline void put_users(struct walk_control *w, u64 ucounts)
+{
+	struct user_row *row;
+	u64 ns, used, limit;
+	u32 slot;
+	int i;
+
+	for (i = 0; i < USERNS_LEVELS; i++) {
+		slot = w->users;
+		row = user_rows.lookup(&slot);
+		if (!ucounts || !row || !is_first_meeting(w, ucounts))
+			return;
+		ns = read_u64(ucounts + OFF_UCOUNTS_NS);
+		used = ucounts + OFF_UCOUNTS_UCOUNT;
+		limit = ns + OFF_USER_NAMESPACE_UCOUNT_MAX;
+		row->ucounts = ucounts;
+		row->parent = read_u64(ns + OFF_USER_NAMESPACE_UCOUNTS);
+		row->watches_used = read_u64(used + 8 * UCOUNT_INOTIFY_WATCHES);
+		row->watches_limit = read_u64(limit + 8 * UCOUNT_INOTIFY_WATCHES);
+		row->instances_used = read_u64(used + 8 * UCOUNT_INOTIFY_INSTANCES);
+		row->instances_limit = read_u64(limit + 8 * UCOUNT_INOTIFY_INSTANCES);
+		row->uid = read_u32(ucounts + OFF_UCOUNTS_UID);
+		row->userns = read_u32(ns + OFF_USER_NAMESPACE_NS + OFF_NS_COMMON_INUM);
+		w->users = slot + 1;
+		ucounts = row->parent;
+	}
 }
 
 static __always_inline void describe_holder(struct holder *row, u64 task, u64 file, u32 fd)
@@ -88,8 +112,10 @@ static __always_inline void describe_holder(struct holder *row, u64 task, u64 fi
 	row->fd = fd;
 	row->queued = read_u32(row->group + OFF_FSNOTIFY_GROUP_Q_LEN);
 	row->read_at = bpf_ktime_get_ns();
+	row->ucounts = read_u64(row->group + OFF_FSNOTIFY_GROUP_INOTIFY_DATA +
+				OFF_INOTIFY_GROUP_PRIVATE_DATA_UCOUNTS);
 	row->reading = READ_ELSEWHERE;
-	read_counters(row);
+	row->rows = 0;
 }
 
 static __always_inline void put_holder(struct walk_control *w, struct holder *row)
@@ -106,18 +132,9 @@ static __always_inline void put_holder(struct walk_control *w, struct holder *ro
 static __always_inline void finish_reading(struct walk_control *w, struct cursor *c, u32 reading)
 {
 	c->holder.reading = reading;
+	c->holder.rows = c->rows;
 	put_holder(w, &c->holder);
 	w->end = 0;
-}
-
-static __always_inline bool is_first_meeting(struct walk_control *w, u64 group)
-{
-	u64 *pass = groups_met.lookup(&group);
-
-	if (pass && *pass == w->pass)
-		return false;
-	groups_met.update(&group, &w->pass);
-	return true;
 }
 
 static __always_inline u32 user_mask(u32 mask, u32 flags)
@@ -152,12 +169,13 @@ static __always_inline int put_watch(struct walk_control *w, struct cursor *c, u
 		c->last_sb = sb;
 		c->last_dev = read_u32(sb + OFF_SUPER_BLOCK_S_DEV);
 	}
-	row->group = c->holder.group;
 	row->ino = read_u64(inode + OFF_INODE_I_INO);
 	row->wd = read_u32(mark + OFF_INOTIFY_INODE_MARK_WD);
 	row->dev = c->last_dev;
 	row->mask = user_mask(read_u32(mark + OFF_FSNOTIFY_MARK_MASK), flags);
+	row->unused = 0;
 	w->watches = slot + 1;
+	c->rows++;
 	return 0;
 }
 
@@ -175,7 +193,8 @@ int bpf_iter__task_file(struct task_file_ctx *ctx)
 	learn_fops(task, ctx->fd, fops);
 	if (fops != inotify_fops())
 		return 0;
-	if (w->watches > WATCH_ROWS - MARKS_A_VISIT || w->holders > HOLDER_ROWS - 2)
+	if (w->watches > WATCH_ROWS - MARKS_A_VISIT || w->holders > HOLDER_ROWS - 2 ||
+	    w->users > USER_ROWS - USERNS_LEVELS)
 		return 1;
 
 	describe_holder(&row, task, file, ctx->fd);
@@ -187,7 +206,9 @@ int bpf_iter__task_file(struct task_file_ctx *ctx)
 			put_holder(w, &row);
 			return 0;
 		}
+		put_users(w, row.ucounts);
 		c->holder = row;
+		c->rows = 0;
 		w->end = row.group + OFF_FSNOTIFY_GROUP_MARKS_LIST;
 		c->next = read_u64(w->end);
 		c->last_sb = 0;

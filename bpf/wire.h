@@ -17,6 +17,7 @@
 #define LAST_WDS_MAX	512	/* watch descriptors one last_event can carry */
 #define WATCH_ROWS	65536	/* room for rows of a walk until user space takes them */
 #define HOLDER_ROWS	8192
+#define USER_ROWS	4096
 
 enum op {
 	OP_INIT = 1,	/* inotify_init, inotify_init1 */
@@ -62,13 +63,26 @@ struct last_event {
 	__s32 wd[LAST_WDS_MAX];
 };
 
-/* one watch, as the walk over the kernel's own list finds it */
+/* one watch, as the walk over the kernel's own list finds it; the holder that
+ * comes after it says whose it is */
 struct watch_row {
-	__u64 group;
 	__u64 ino;
 	__s32 wd;
 	__u32 dev;		/* kernel dev_t: major << 20 | minor */
-	__u64 mask;
+	__u32 mask;
+	__u32 unused;
+};
+
+/* who is charged for instances and their watches, by the kernel's own counters */
+struct user_row {
+	__u64 ucounts;
+	__u64 parent;		/* ucounts of who made the namespace: charged as well */
+	__s64 watches_used;
+	__s64 watches_limit;
+	__s64 instances_used;
+	__s64 instances_limit;
+	__u32 uid;		/* in the initial namespace */
+	__u32 userns;		/* inode number of the user namespace */
 };
 
 /* what became of the watches of an instance in the walk */
@@ -83,18 +97,14 @@ struct holder {
 	__u64 group;
 	__u64 gen;
 	__u64 birth;
-	__s64 watches_used;	/* of the instance's user, kernel's own counters */
-	__s64 watches_limit;
-	__s64 instances_used;
-	__s64 instances_limit;
+	__u64 ucounts;		/* who is charged for the instance: a user_row */
 	__u32 tgid;
 	__u32 fd;
-	__u32 uid;		/* whom the kernel charges, in the initial namespace */
-	__u32 userns;		/* inode number of that user's namespace */
 	__u32 queued;		/* events nobody has read yet */
 	__u32 tid;		/* whose fd table it is: a thread can have its own */
 	__u64 read_at;		/* CLOCK_MONOTONIC in ns, before its watches were read */
-	__u64 reading;		/* enum reading */
+	__u32 reading;		/* enum reading */
+	__u32 rows;		/* watch_rows that are its */
 };
 
 /* the walk as user space steers it: pass and end set before, counts reset when
@@ -104,6 +114,8 @@ struct walk_control {
 	__u64 end;		/* list head of the group being read, 0: none */
 	__u32 watches;		/* rows that are filled */
 	__u32 holders;
+	__u32 users;
+	__u32 unused;
 };
 
 /* wakes the reader once for each program image that uses inotify */

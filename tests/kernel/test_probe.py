@@ -18,7 +18,7 @@ from bcc.utils import get_online_cpus
 from harness import CHECKOUT, Inotrace, Puppet, until
 
 from tracer.core.events import CallEvent, Instance, Op
-from tracer.core.wire import Holder, decode
+from tracer.core.wire import UserRow, decode
 from tracer.kernel.preflight import prepare
 from tracer.kernel.probe import Probe, Scope
 from tracer.kernel.ring import Ring, records
@@ -224,9 +224,11 @@ def test_rows_carry_the_kernels_own_counters(
     fd = puppet.ok("init")
     for folder in folders:
         puppet.ok("add", fd, folder)
-    (row,) = [row for row in everywhere.kernel.rows().holders if row.tgid == puppet.pid]
+    rows = everywhere.kernel.rows()
+    (row,) = [row for row in rows.holders if row.tgid == puppet.pid]
 
-    _is_charged_to_us(row)
+    (payer,) = [user for user in rows.users if user.ucounts == row.ucounts]
+    _is_us(payer)
     assert row.queued == 0
     for folder in folders[:3]:
         (folder / "new").touch()
@@ -234,7 +236,7 @@ def test_rows_carry_the_kernels_own_counters(
     assert row.queued == 3
 
 
-def _is_charged_to_us(row: Holder) -> None:
+def _is_us(row: UserRow) -> None:
     limits = Path("/proc/sys/fs/inotify")
     assert (row.uid, row.userns) == (os.getuid(), os.stat("/proc/self/ns/user").st_ino)
     assert row.watches_limit == int((limits / "max_user_watches").read_text())
@@ -308,8 +310,9 @@ def test_a_user_without_instances_left_can_still_be_traced(puppet: Puppet) -> No
     """GIVEN the limit that inotrace is called for, reached WHEN it starts THEN it does."""
     puppet.ok("init")
     with tracer_of(Scope()) as tracer:
-        rows = tracer.kernel.rows().holders
-    used = max(row.instances_used for row in rows if row.tgid == puppet.pid)
+        rows = tracer.kernel.rows()
+    payers = {row.ucounts for row in rows.holders if row.tgid == puppet.pid}
+    used = max(user.instances_used for user in rows.users if user.ucounts in payers)
     limit = Path("/proc/sys/fs/inotify/max_user_instances")
     before = limit.read_text()
     limit.write_text(str(used))

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("root")
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _IN_CREATE, _IN_ALL_EVENTS = 0x100, 0xFFF
+_CLONE_NEWUSER = 0x10000000
 _IN_ONLYDIR, _IN_EXCL_UNLINK, _IN_ONESHOT = 0x01000000, 0x04000000, 0x80000000
 
 
@@ -64,7 +65,7 @@ def _own(walk: Walk, fd: int) -> WalkedInstance:
 def _by_iterator(kernel: KernelList, fd: int) -> dict[int, tuple[int, int, int]]:
     walked = _own(kernel.walk(), fd)
     assert walked.watches is not None
-    return {wd: (watch.ino, watch.dev, watch.mask) for wd, watch in walked.watches.items()}
+    return {wd: (watch.ino, watch.dev, watch.mask) for wd, watch in walked.watches}
 
 
 def _by_fdinfo(fd: int) -> dict[int, tuple[int, int, int]]:
@@ -128,5 +129,37 @@ def test_a_list_that_changes_under_the_walk_is_never_told_short(
         stop.set()
         thread.join()
     whole = [reading for reading in readings if reading is not None]
-    assert all(stay <= reading.keys() for reading in whole)
+    assert all(stay <= {wd for wd, _ in reading} for reading in whole)
     assert len(whole) > len(readings) // 2
+
+
+def test_a_user_namespaces_maker_pays_as_well(kernel: KernelList, tmp_path: Path) -> None:
+    """GIVEN a watch in a namespace of its own WHEN walked THEN both users are charged for it."""
+    ready, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        _LIBC.unshare(_CLONE_NEWUSER)
+        _add(_LIBC.inotify_init1(os.O_CLOEXEC), tmp_path, _IN_CREATE)
+        os.write(ready[1], b".")
+        os.read(done[0], 1)
+        os._exit(0)
+    try:
+        assert os.read(ready[0], 1) == b"."
+        walk = kernel.walk()
+        inner = os.stat(f"/proc/{child}/ns/user").st_ino
+    finally:
+        os.write(done[1], b".")
+        assert os.waitpid(child, 0) == (child, 0)
+        for end in (*ready, *done):
+            os.close(end)
+
+    (walked,) = [
+        one
+        for one in walk.instances.values()
+        if child in {held.process.pid for held in one.holders}
+    ]
+    outer = os.stat("/proc/self/ns/user").st_ino
+    assert [userns for userns, _ in walked.payers] == [inner, outer]
+    used = {(user.userns, user.uid): user for user in walk.users}
+    assert (used[walked.payers[0]].watches, used[walked.payers[0]].instances) == (1, 1)
+    assert used[walked.payers[1]].watches >= 1

@@ -30,8 +30,16 @@ from tracer.core.report import (
 )
 from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.core.verdict import Evidence, Verdict
-from tracer.core.walk import HolderFd, KernelWatch, Target, UserUse, Walk, WalkedInstance
-from tracer.core.wire import CALL, LAST
+from tracer.core.walk import (
+    HolderFd,
+    KernelWatch,
+    Target,
+    UserUse,
+    Walk,
+    WalkedInstance,
+    WatchRows,
+)
+from tracer.core.wire import CALL, LAST, WATCH_ROW, WatchRow
 
 # a busy machine must not fail a test that is only slow
 settings.register_profile("unit", deadline=None)
@@ -154,6 +162,15 @@ def kernel_watch(wd: int, mask: int = IN_CREATE) -> KernelWatch:
     return KernelWatch(os.makedev(8, 1), 1000 + wd, mask)
 
 
+def watch_rows(watches: Mapping[int, KernelWatch], portion: int = 7) -> WatchRows:
+    """As a walk tells them, so many in each portion."""
+    rows = [
+        WATCH_ROW.pack(*WatchRow(one.ino, wd, one.dev, one.mask)) for wd, one in watches.items()
+    ]
+    portions = (b"".join(rows[at : at + portion]) for at in range(0, len(rows), portion))
+    return WatchRows([memoryview(content) for content in portions])
+
+
 def walked(
     wds: Iterable[int] | None,
     read_at: int,
@@ -163,7 +180,7 @@ def walked(
     queued: int = 0,
 ) -> WalkedInstance:
     """`wds` None: the instance could not be read."""
-    watches = None if wds is None else {wd: kernel_watch(wd) for wd in wds}
+    watches = None if wds is None else watch_rows({wd: kernel_watch(wd) for wd in wds})
     return WalkedInstance(instance, (HolderFd(process, fd),), queued, read_at, watches)
 
 

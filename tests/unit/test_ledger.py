@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from recount import assert_counts_add_up, causes
 
 from tracer.core.accounts import OTHERS, Cause, Failure, Origin, ProcessAccount, Site
-from tracer.core.events import IN_MASK_ADD, CallEvent, Instance, Op, Process
+from tracer.core.events import IN_MASK_ADD, IN_ONESHOT, CallEvent, Instance, Op, Process
 from tracer.core.ledger import Ledger
 from tracer.core.stack import Stack, StackState, missing
 from tracer.core.walk import HolderFd, Walk
@@ -68,7 +68,7 @@ def test_an_added_watch_is_live_with_all_that_is_known_of_it() -> None:
     assert (account.instance, account.opened_at, account.opener) == (FIRST, 100, _agent(ledger))
     assert account.holders == (HolderFd(AGENT, 3),)
     assert (watch.wd, watch.origin, watch.path) == (1, Origin.TRACED, b"/run/\xff")
-    assert (watch.added_at, watch.mask, watch.owner) == (111, IN_CREATE, _agent(ledger))
+    assert (watch.added_at, watch.is_oneshot, watch.owner) == (111, False, _agent(ledger))
     assert watch.site is _site(ledger)
     assert watch.site.stack == STACK
     assert_counts_add_up(ledger)
@@ -105,7 +105,7 @@ def test_the_same_descriptor_again_is_an_update() -> None:
 
     ((_, watch),) = ledger.watches()
     assert watch.site is not None
-    assert (watch.site.stack, watch.mask) == (STACK, IN_MODIFY)
+    assert (watch.site.stack, watch.touched) == (STACK, 123)
     assert (watch.added_at, watch.touched) == (111, 123)
     assert (ledger.totals.added, ledger.totals.updated, _agent(ledger).updated) == (1, 1, 1)
     assert_counts_add_up(ledger)
@@ -529,12 +529,22 @@ def test_what_a_second_baseline_walk_finds_was_there_before_too() -> None:
     assert {watch.origin for _, watch in ledger.watches()} == {Origin.BASELINE}
 
 
-@pytest.mark.parametrize(("flag", "mask"), [(0, IN_MODIFY), (IN_MASK_ADD, IN_CREATE | IN_MODIFY)])
-def test_an_update_replaces_the_mask_or_adds_to_it(flag: int, mask: int) -> None:
-    ledger = _fed(add(111, 1, arg=IN_CREATE), add(112, 1, arg=IN_MODIFY | flag))
+@pytest.mark.parametrize(
+    ("before", "update", "is_oneshot"),
+    [
+        (IN_ONESHOT, IN_MODIFY, False),
+        (IN_ONESHOT, IN_MODIFY | IN_MASK_ADD, True),
+        (IN_CREATE, IN_MODIFY | IN_MASK_ADD, False),
+        (IN_CREATE, IN_MODIFY | IN_ONESHOT, True),
+    ],
+)
+def test_an_update_replaces_the_mask_or_adds_to_it(
+    before: int, update: int, is_oneshot: bool
+) -> None:
+    ledger = _fed(add(111, 1, arg=IN_CREATE | before), add(112, 1, arg=update))
 
     ((_, watch),) = ledger.watches()
-    assert watch.mask & ~IN_MASK_ADD == mask
+    assert watch.is_oneshot is is_oneshot
 
 
 def test_a_baseline_watch_that_the_exit_freed_is_nobodys_leak() -> None:

@@ -21,17 +21,19 @@ from tracer.core.wire import (
     HEAD,
     HOLDER,
     LAST,
+    USER_ROW,
     WALK_CONTROL,
     WATCH_ROW,
     Arrival,
     Holder,
     Reading,
+    UserRow,
     WalkControl,
     WatchRow,
     WireError,
     decode,
     decode_holders,
-    decode_watch_rows,
+    decode_users,
 )
 
 _HEADER = Path(__file__).resolve().parents[2] / "bpf" / "wire.h"
@@ -51,6 +53,7 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
     "last_event": (LAST, (*_HEAD_FIELDS, "group", "gen", "birth", "count", "truncated")),
     "holder": (HOLDER, Holder._fields),
     "watch_row": (WATCH_ROW, WatchRow._fields),
+    "user_row": (USER_ROW, UserRow._fields),
     "walk_control": (WALK_CONTROL, ("pass", *WalkControl._fields[1:])),
     "arrival": (ARRIVAL, Arrival._fields),
 }
@@ -337,16 +340,16 @@ def test_events_name_their_process_and_instance() -> None:
     assert event._replace(gen=101).instance == Instance(FIRST.group, 101)
 
 
-def test_watches_of_a_walk_are_whole_rows() -> None:
-    rows = [WatchRow(*range(100, 105)), WatchRow(*range(200, 205))]
-    content = b"".join(WATCH_ROW.pack(*row) for row in rows)
-
-    assert decode_watch_rows(content) == rows
-    with pytest.raises(WireError):
-        decode_watch_rows(content[:-1])
-
-
 def test_holders_are_whole_rows() -> None:
-    rows = [Holder(*range(100, 115)), Holder(*range(200, 215))]
+    rows = [Holder(*range(100, 111)), Holder(*range(200, 211))]
 
     assert decode_holders(b"".join(HOLDER.pack(*row) for row in rows)) == rows
+
+
+def test_users_are_whole_rows() -> None:
+    rows = [UserRow(*range(100, 108)), UserRow(*range(200, 208))]
+    content = b"".join(USER_ROW.pack(*row) for row in rows)
+
+    assert decode_users(content) == rows
+    with pytest.raises(WireError):
+        decode_users(content[:-1])

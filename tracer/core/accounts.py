@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tracer.core.events import CallEvent, Instance, Process
+from tracer.core.events import IN_ONESHOT, CallEvent, Instance, Process
 from tracer.core.stack import Stack
 from tracer.core.walk import HolderFd, Target
 
@@ -15,6 +15,7 @@ from tracer.core.walk import HolderFd, Target
 _NAMES_MAX = 1024
 _FAILURES_MAX = 1024
 _QUICK_SITES_MAX = 65536
+_INO_BITS = 64
 # What the rest goes by.
 OTHERS = b"(others)"
 
@@ -134,18 +135,19 @@ class Watch:
     One live watch.
 
     `touched` is the time of the last event that spoke of it: what a walk older than that says
-    does not count. `at_exit` is when a holder last ended with the watch still there.
+    does not count. `at_exit` is when a holder last ended with the watch still there. A million
+    of these may be live: see tests/bench/memory.py before adding a field.
     """
 
     __slots__ = (
         "added_at",
         "at_exit",
-        "mask",
+        "is_oneshot",
         "origin",
         "owner",
         "path",
+        "place",
         "site",
-        "target",
         "touched",
         "wd",
     )
@@ -166,19 +168,33 @@ class Watch:
         self.owner = owner
         self.site = site
         self.path = path
-        self.mask = mask
-        self.target = target
+        self.is_oneshot = bool(mask & IN_ONESHOT)
         self.added_at = added_at
         self.touched = added_at
         self.at_exit = 0
+        self.place: int | None = None
+        self.target = target
+
+    @property
+    def target(self) -> Target | None:
+        """What is watched; None until a walk told."""
+        if self.place is None:
+            return None
+        return Target(self.place >> _INO_BITS, self.place & (1 << _INO_BITS) - 1)
+
+    @target.setter
+    def target(self, target: Target | None) -> None:
+        # a third of what the tuple takes, for each of perhaps a million watches
+        self.place = None if target is None else target.dev << _INO_BITS | target.ino
 
 
 class InstanceAccount:
     """
     One live instance and its watches by descriptor.
 
-    `holders` are as the last walk found them, before that the opener; `ended_holders` are those
-    that ended with watches on it, at the latest at `last_exit_at`.
+    `without_target` are the descriptors of which no walk has told what they watch. `holders` are
+    as the last walk found them, before that the opener; `ended_holders` are those that ended with
+    watches on it, at the latest at `last_exit_at`.
     """
 
     __slots__ = (
@@ -192,6 +208,7 @@ class InstanceAccount:
         "queued",
         "removed_at",
         "watches",
+        "without_target",
     )
 
     def __init__(self, instance: Instance, opened_at: int) -> None:
@@ -202,6 +219,7 @@ class InstanceAccount:
         self.holders: tuple[HolderFd, ...] = ()
         self.queued = 0
         self.watches: dict[int, Watch] = {}
+        self.without_target: set[int] = set()
         self.removed_at: dict[int, int] = {}
         self.ended_holders: set[Process] = set()
         self.last_exit_at = 0

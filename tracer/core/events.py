@@ -142,6 +142,7 @@ _MASK_NAMES = (
 )
 _IN_ALL_EVENTS = 0x00000FFF
 IN_MASK_ADD = 0x20000000
+IN_ONESHOT = 0x80000000
 _INIT_FLAG_NAMES = ((0o4000, "IN_NONBLOCK"), (0o2000000, "IN_CLOEXEC"))
 
 # inotify_init1(2), inotify_add_watch(2), inotify_rm_watch(2)

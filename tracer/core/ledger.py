@@ -20,9 +20,9 @@ from tracer.core.accounts import (
     Totals,
     Watch,
 )
-from tracer.core.events import IN_MASK_ADD, CallEvent, Instance, LastEvent, Op, Process
+from tracer.core.events import IN_MASK_ADD, IN_ONESHOT, CallEvent, Instance, LastEvent, Op, Process
 from tracer.core.stack import Stack
-from tracer.core.walk import HolderFd, KernelWatch, Walk
+from tracer.core.walk import HolderFd, KernelWatch, Walk, WatchRows
 
 # How long a removed descriptor is remembered, so that its add, should it arrive late, does not
 # come back to life. Far above the order's slack.
@@ -113,7 +113,9 @@ class Ledger:
             self._disown(account, watch)
         elif watch is not None:
             watch.touched = max(watch.touched, event.ts)
-            watch.mask = event.arg | (watch.mask if event.arg & IN_MASK_ADD else 0)
+            watch.is_oneshot = bool(event.arg & IN_ONESHOT) or (
+                watch.is_oneshot and bool(event.arg & IN_MASK_ADD)
+            )
             process.updated += 1
             self.totals.updated += 1
             return
@@ -158,16 +160,15 @@ class Ledger:
         for key, walked in walk.instances.items():
             if walked.watches is None:
                 continue
-            account = self.instances.get(key)
-            known = account.watches if account is not None else {}
-            removed_at = account.removed_at if account is not None else {}
-            for wd, watch in known.items():
-                if wd not in walked.watches and watch.touched < walked.read_at:
-                    assert account is not None
+            account = self.instances.get(key, _NO_ACCOUNT)
+            only_here, only_there = walked.watches.compare(account.watches)
+            for wd in only_here:
+                watch = account.watches[wd]
+                if watch.touched < walked.read_at:
                     gone.append((account, watch))
-            for wd, kernel_watch in walked.watches.items():
-                if wd not in known and removed_at.get(wd, 0) < walked.read_at:
-                    unlisted.append((key, wd, kernel_watch))
+            only_there = {wd for wd in only_there if account.removed_at.get(wd, 0) < walked.read_at}
+            if only_there:
+                unlisted += [(key, wd, one) for wd, one in walked.watches.only(only_there)]
         return Difference(closed, tuple(gone), tuple(unlisted))
 
     def reconcile(self, walk: Walk, *, baseline: bool = False) -> Difference:
@@ -199,7 +200,7 @@ class Ledger:
             elif watch.at_exit != account.last_exit_at:
                 self._leave(account, watch, Cause.UNKNOWN)
             elif self._keep_freed_by_exit and watch.origin is not Origin.BASELINE:
-                del account.watches[watch.wd]
+                self._take_out(account, watch)
                 self.freed_by_exit.append((account, watch))
                 if watch.site is not None:
                     watch.site.freed_by_exit += 1
@@ -223,12 +224,13 @@ class Ledger:
             # an instance may outlive any number of processes that held it
             account.ended_holders &= {holder.process for holder in walked.holders}
             account.queued = walked.queued
-            for wd, kernel_watch in (walked.watches or {}).items():
-                watch = account.watches.get(wd)
-                if watch is not None:
-                    watch.mask = kernel_watch.mask
-                    if watch.target is None:
-                        watch.target = kernel_watch.target
+            if account.without_target and walked.watches is not None:
+                self._learn_targets(account, walked.watches)
+
+    def _learn_targets(self, account: InstanceAccount, watches: WatchRows) -> None:
+        for wd, kernel_watch in watches.only(account.without_target.copy()):
+            account.without_target.discard(wd)
+            account.watches[wd].target = kernel_watch.target
 
     # processes
 
@@ -260,13 +262,15 @@ class Ledger:
 
     def _enter(self, account: InstanceAccount, watch: Watch) -> None:
         account.watches[watch.wd] = watch
+        if watch.target is None:
+            account.without_target.add(watch.wd)
         watch.owner.live += 1
         watch.owner.baseline += watch.origin is Origin.BASELINE
         if watch.site is not None:
             watch.site.live += 1
 
     def _leave(self, account: InstanceAccount, watch: Watch, cause: Cause) -> None:
-        del account.watches[watch.wd]
+        self._take_out(account, watch)
         watch.owner.live -= 1
         watch.owner.removed[cause] += 1
         self.totals.removed[cause] += 1
@@ -276,14 +280,22 @@ class Ledger:
 
     def _disown(self, account: InstanceAccount, watch: Watch) -> None:
         """Take back the adoption of a watch whose call has now been seen."""
-        del account.watches[watch.wd]
+        self._take_out(account, watch)
         watch.owner.live -= 1
+
+    def _take_out(self, account: InstanceAccount, watch: Watch) -> None:
+        del account.watches[watch.wd]
+        account.without_target.discard(watch.wd)
 
     def _instance(self, key: Instance, now: int) -> InstanceAccount:
         account = self.instances.get(key)
         if account is None:
             account = self.instances[key] = InstanceAccount(key, key.gen or now)
         return account
+
+
+# stands for an instance that the ledger does not know
+_NO_ACCOUNT = InstanceAccount(Instance(0, 0), 0)
 
 
 def _was_found_first(watch: Watch, event: CallEvent) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tracer.core.events import Instance, Process
+from tracer.core.wire import WATCH_ROW, WatchRow
 
 
 class Target(NamedTuple):
@@ -25,6 +27,67 @@ class KernelWatch(NamedTuple):
     @property
     def target(self) -> Target:
         return Target(self.dev, self.ino)
+
+
+class WatchRows:
+    """
+    The watches of one instance, kept as the rows they came in: a million take 24 MB so, and ten
+    times that as objects.
+
+    `portions` are whole rows of bpf/wire.h, in the order in which they were read.
+    """
+
+    __slots__ = ("_portions",)
+
+    def __init__(self, portions: Sequence[memoryview]) -> None:
+        self._portions = portions
+
+    def __len__(self) -> int:
+        return sum(map(len, self._portions)) // WATCH_ROW.size
+
+    def only(self, wanted: set[int]) -> Iterator[tuple[int, KernelWatch]]:
+        """These descriptors, as far as they are there, and what they watch."""
+        for portion in self._portions:
+            column = _descriptors(portion)
+            # the newest come first: most portions have none that is asked for
+            if wanted.isdisjoint(column):
+                continue
+            for at, wd in enumerate(column):
+                if wd in wanted:
+                    row = WatchRow(*WATCH_ROW.unpack_from(portion, at * WATCH_ROW.size))
+                    yield wd, KernelWatch(row.dev, row.ino, row.mask)
+
+    def __iter__(self) -> Iterator[tuple[int, KernelWatch]]:
+        """Descriptors and what they watch."""
+        for portion in self._portions:
+            for row in map(WatchRow._make, WATCH_ROW.iter_unpack(portion)):
+                yield row.wd, KernelWatch(row.dev, row.ino, row.mask)
+
+    def compare(self, known: Mapping[int, object]) -> tuple[set[int], set[int]]:
+        """The descriptors that only `known` has, and those that only the kernel has."""
+        unlisted: set[int] = set()
+        confirmed = 0
+        for wds in map(set, map(_descriptors, self._portions)):
+            # looks each up in `known` if that is a dict, but runs through a view of it
+            new = wds.difference(known)
+            confirmed += len(wds) - len(new)
+            unlisted |= new
+        gone: set[int] = set()
+        if confirmed != len(known):
+            gone.update(known)
+            for wds in map(set, map(_descriptors, self._portions)):
+                gone -= wds
+        return gone, unlisted
+
+
+def _descriptors(portion: memoryview) -> array[int]:
+    ints = array("i")
+    ints.frombytes(portion)
+    return ints[_WD_AT :: WATCH_ROW.size // ints.itemsize]
+
+
+# where the descriptor stands in a row, in ints
+_WD_AT = 2
 
 
 class HolderFd(NamedTuple):
@@ -49,16 +112,17 @@ class WalkedInstance(NamedTuple):
     """
     One instance. `read_at` is a time just before its watches were read.
 
-    `watches` by descriptor; None if they could not be read, because the instance was closed or
-    changed meanwhile. `user` (namespace and uid, as in UserUse) is who is charged for it.
+    `watches` is None if they could not be read, because the instance was closed or changed
+    meanwhile. `payers` (namespace and uid, as in UserUse) are charged for it: its user, then who
+    made that user's namespace, and so on.
     """
 
     instance: Instance
     holders: tuple[HolderFd, ...]
     queued: int
     read_at: int
-    watches: Mapping[int, KernelWatch] | None
-    user: tuple[int, int] | None = None
+    watches: WatchRows | None
+    payers: tuple[tuple[int, int], ...] = ()
 
 
 class Walk(NamedTuple):
@@ -72,7 +136,7 @@ class Walk(NamedTuple):
     def only(self, wanted: Callable[[WalkedInstance], bool]) -> Walk:
         """The walk as if there were no other instances."""
         instances = {key: walked for key, walked in self.instances.items() if wanted(walked)}
-        charged = {walked.user for walked in instances.values()}
+        charged = {payer for walked in instances.values() for payer in walked.payers}
         users = tuple(user for user in self.users if (user.userns, user.uid) in charged)
         return self._replace(instances=instances, users=users)
 

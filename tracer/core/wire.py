@@ -15,9 +15,10 @@ from tracer.core.events import NO_STACK, CallEvent, Instance, LastEvent, Op, Pro
 HEAD = struct.Struct("=IIQ")
 CALL = struct.Struct("=IIQQQQQIIIiiIii16s")
 LAST = struct.Struct("=IIQQQQII")
-HOLDER = struct.Struct("=QQQqqqqIIIIIIQQ")
-WATCH_ROW = struct.Struct("=QQiIQ")
-WALK_CONTROL = struct.Struct("=QQII")
+HOLDER = struct.Struct("=QQQQIIIIQII")
+WATCH_ROW = struct.Struct("=QiIII")
+USER_ROW = struct.Struct("=QQqqqqII")
+WALK_CONTROL = struct.Struct("=QQIIII")
 ARRIVAL = struct.Struct("=QII")
 
 # a comm of 16 bytes ends in a NUL
@@ -29,28 +30,24 @@ _CALLS = frozenset({int(Op.INIT), int(Op.ADD), int(Op.RM)})
 
 class Holder(NamedTuple):
     """
-    One fd of one process on an inotify instance, with the kernel's counters of who pays for it.
+    One fd of one process on an inotify instance.
 
-    `tid` is the thread whose descriptor table it is. A limit is a count; `uid` is as in the
-    initial user namespace, `userns` an inode number, `birth` nanoseconds of CLOCK_BOOTTIME, `gen`
+    `tid` is the thread whose descriptor table it is, `ucounts` names the UserRow that is charged,
+    `rows` counts the watch rows that are its. `birth` is nanoseconds of CLOCK_BOOTTIME, `gen`
     nanoseconds of CLOCK_MONOTONIC or 0.
     """
 
     group: int
     gen: int
     birth: int
-    watches_used: int
-    watches_limit: int
-    instances_used: int
-    instances_limit: int
+    ucounts: int
     tgid: int
     fd: int
-    uid: int
-    userns: int
     queued: int
     tid: int
     read_at: int
     reading: int
+    rows: int
 
     @property
     def instance(self) -> Instance:
@@ -76,16 +73,35 @@ class WalkControl(NamedTuple):
     end: int
     watches: int
     holders: int
+    users: int
+    unused: int = 0
 
 
 class WatchRow(NamedTuple):
     """One watch of the kernel's own list; `dev` is the kernel's dev_t."""
 
-    group: int
     ino: int
     wd: int
     dev: int
     mask: int
+    unused: int = 0
+
+
+class UserRow(NamedTuple):
+    """
+    Who is charged for instances, with the kernel's counters: see bpf/wire.h.
+
+    `uid` is as in the initial user namespace, `userns` an inode number; used and limit are counts.
+    """
+
+    ucounts: int
+    parent: int
+    watches_used: int
+    watches_limit: int
+    instances_used: int
+    instances_limit: int
+    uid: int
+    userns: int
 
 
 class Arrival(NamedTuple):
@@ -124,11 +140,11 @@ def decode_holders(rows: bytes) -> list[Holder]:
     return [Holder(*row) for row in HOLDER.iter_unpack(rows)]
 
 
-def decode_watch_rows(rows: bytes) -> list[WatchRow]:
-    """The rows of the walk that are about watches; whole rows only."""
-    if len(rows) % WATCH_ROW.size:
-        raise WireError(f"{len(rows)} bytes of watches")
-    return [WatchRow(*row) for row in WATCH_ROW.iter_unpack(rows)]
+def decode_users(rows: bytes) -> list[UserRow]:
+    """The rows of the walk that are about users; whole rows only."""
+    if len(rows) % USER_ROW.size:
+        raise WireError(f"{len(rows)} bytes of users")
+    return [UserRow(*row) for row in USER_ROW.iter_unpack(rows)]
 
 
 def _decode_call(record: bytes) -> CallEvent:

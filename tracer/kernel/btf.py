@@ -41,7 +41,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "super_block": (("s_dev",),),
     "inotify_inode_mark": (("wd",),),
     "ucounts": (("ns",), ("uid",), ("ucount",)),
-    "user_namespace": (("ucount_max",), ("ns",)),
+    "user_namespace": (("ucount_max",), ("ucounts",), ("ns",)),
     "ns_common": (("inum",),),
 }
 ENUMERATORS: Mapping[str, tuple[str, ...]] = {

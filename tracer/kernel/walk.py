@@ -12,23 +12,24 @@ import ctypes
 import mmap
 import os
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from tracer.core.events import Instance
-from tracer.core.walk import HolderFd, KernelWatch, UserUse, Walk, WalkedInstance
+from tracer.core.walk import HolderFd, UserUse, Walk, WalkedInstance, WatchRows
 from tracer.core.wire import (
     HOLDER,
+    USER_ROW,
     WALK_CONTROL,
     WATCH_ROW,
     Holder,
     Reading,
+    UserRow,
     WalkControl,
-    WatchRow,
     decode_holders,
-    decode_watch_rows,
+    decode_users,
 )
 from tracer.errors import InotraceError
 from tracer.kernel.fdinfo import HeldFd, inotify_fds
@@ -42,14 +43,18 @@ _PROG_TYPE_TRACING = 26
 # bpf/wire.h
 WATCH_ROWS = 65536
 HOLDER_ROWS = 8192
+USER_ROWS = 4096
+# what the kernel lets namespaces nest
+USERNS_LEVELS = 33
 
 
 class Rows:
-    """What one pass over all open files found."""
+    """What one pass over all open files found; rows of watches as they came, in portions."""
 
     def __init__(self) -> None:
         self.holders: list[Holder] = []
-        self.watches: list[WatchRow] = []
+        self.users: list[UserRow] = []
+        self.watches: list[memoryview] = []
 
 
 class KernelList:
@@ -68,6 +73,7 @@ class KernelList:
             self._control = self._mapped("walk_control", WALK_CONTROL.size)
             self._watch_rows = self._mapped("watch_rows", WATCH_ROWS * WATCH_ROW.size)
             self._holder_rows = self._mapped("holder_rows", HOLDER_ROWS * HOLDER.size)
+            self._user_rows = self._mapped("user_rows", USER_ROWS * USER_ROW.size)
             self._learn_inotify_fops()
         except BaseException:
             self.close()
@@ -86,14 +92,14 @@ class KernelList:
             instances = _instances(rows)
             if all(walked.watches is not None for walked in instances.values()):
                 break
-        return Walk(began, time.monotonic_ns(), instances, _users(rows.holders))
+        return Walk(began, time.monotonic_ns(), instances, _users(rows.users))
 
     def rows(self) -> Rows:
         """One pass. Raises InotraceError if the kernel refuses."""
         from bcc import lib
 
         self._pass += 1
-        WALK_CONTROL.pack_into(self._control, 0, self._pass, 0, 0, 0)
+        self._steer(WalkControl(self._pass, 0, 0, 0, 0))
         rows = Rows()
         iterator = lib.bcc_iter_create(self._link)
         if iterator < 0:
@@ -113,9 +119,13 @@ class KernelList:
 
     def _take(self, rows: Rows) -> None:
         control = WalkControl(*WALK_CONTROL.unpack_from(self._control))
-        rows.watches += decode_watch_rows(self._watch_rows[: control.watches * WATCH_ROW.size])
+        rows.watches.append(memoryview(self._watch_rows[: control.watches * WATCH_ROW.size]))
         rows.holders += decode_holders(self._holder_rows[: control.holders * HOLDER.size])
-        WALK_CONTROL.pack_into(self._control, 0, *control._replace(watches=0, holders=0))
+        rows.users += decode_users(self._user_rows[: control.users * USER_ROW.size])
+        self._steer(control._replace(watches=0, holders=0, users=0))
+
+    def _steer(self, control: WalkControl) -> None:
+        WALK_CONTROL.pack_into(self._control, 0, *control)
 
     def _mapped(self, name: str, size: int) -> mmap.mmap:
         rounded = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -175,31 +185,71 @@ def _foreign_instance() -> HeldFd:
 
 def _instances(rows: Rows) -> dict[Instance, WalkedInstance]:
     holders: dict[Instance, list[Holder]] = defaultdict(list)
+    watches: dict[Instance, WatchRows] = {}
+    portions = _Portions(rows.watches)
     for row in rows.holders:
         holders[row.instance].append(row)
-    watches: dict[int, dict[int, KernelWatch]] = defaultdict(dict)
-    for group, ino, wd, dev, mask in rows.watches:
-        watches[group][wd] = KernelWatch(dev, ino, mask)
-    return {key: _walked(key, held, watches.get(key.group, {})) for key, held in holders.items()}
+        own = portions.take(row.rows * WATCH_ROW.size)
+        if row.reading == Reading.WHOLE:
+            watches[row.instance] = WatchRows(own)
+    payers = _payers(rows.users)
+    return {
+        key: _walked(key, held, watches.get(key), payers.get(held[0].ucounts, ()))
+        for key, held in holders.items()
+    }
+
+
+class _Portions:
+    """Rows that came in portions, to be taken in other portions."""
+
+    def __init__(self, portions: Iterable[memoryview]) -> None:
+        self._left = deque(portions)
+
+    def take(self, size: int) -> Sequence[memoryview]:
+        """The next `size` bytes."""
+        taken = []
+        while size:
+            portion = self._left.popleft()
+            taken.append(portion[:size])
+            if len(portion) > size:
+                self._left.appendleft(portion[size:])
+            size -= len(taken[-1])
+        return taken
 
 
 def _walked(
-    key: Instance, rows: list[Holder], watches: Mapping[int, KernelWatch]
+    key: Instance,
+    rows: list[Holder],
+    watches: WatchRows | None,
+    payers: tuple[tuple[int, int], ...],
 ) -> WalkedInstance:
-    whole = next((row for row in rows if row.reading == Reading.WHOLE), None)
     return WalkedInstance(
         instance=key,
         holders=tuple(HolderFd(row.process, row.fd) for row in rows),
         queued=rows[0].queued,
-        read_at=whole.read_at if whole is not None else 0,
-        watches=watches if whole is not None else None,
-        user=(rows[0].userns, rows[0].uid),
+        read_at=next((row.read_at for row in rows if row.reading == Reading.WHOLE), 0),
+        watches=watches,
+        payers=payers,
     )
 
 
-def _users(rows: Iterable[Holder]) -> tuple[UserUse, ...]:
-    users = {
-        (row.userns, row.uid): UserUse(
+def _payers(users: Iterable[UserRow]) -> dict[int, tuple[tuple[int, int], ...]]:
+    """For each ucounts the users that are charged: itself, and all above it."""
+    by_ucounts = {user.ucounts: user for user in users}
+    payers = {}
+    for ucounts in by_ucounts:
+        chain: list[tuple[int, int]] = []
+        user = by_ucounts.get(ucounts)
+        while user is not None and len(chain) <= USERNS_LEVELS:
+            chain.append((user.userns, user.uid))
+            user = by_ucounts.get(user.parent)
+        payers[ucounts] = tuple(chain)
+    return payers
+
+
+def _users(rows: Iterable[UserRow]) -> tuple[UserUse, ...]:
+    users = [
+        UserUse(
             uid=row.uid,
             userns=row.userns,
             watches=row.watches_used,
@@ -208,5 +258,5 @@ def _users(rows: Iterable[Holder]) -> tuple[UserUse, ...]:
             instances_limit=row.instances_limit,
         )
         for row in rows
-    }
-    return tuple(users[key] for key in sorted(users))
+    ]
+    return tuple(sorted(users, key=lambda user: (user.userns, user.uid)))
