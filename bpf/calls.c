@@ -36,6 +36,13 @@ static __always_inline void describe_caller(struct call_event *event, u64 task)
 	read_comm(event->comm, task);
 }
 
+static __always_inline void begin_generation(struct call_event *event)
+{
+	struct generation now = { .gen = event->head.ts };
+
+	generations.update(&event->group, &now);
+}
+
 static __always_inline void identify_instance(struct call_event *event, u64 task)
 {
 	struct fd_table table = fd_table_of(task);
@@ -47,7 +54,7 @@ static __always_inline void identify_instance(struct call_event *event, u64 task
 		return;
 	event->group = group_of_file(read_u64(table.files + 8 * (u64)fd), inotify_fops());
 	if (event->group && event->head.op == OP_INIT)
-		generations.update(&event->group, &event->head.ts);
+		begin_generation(event);
 	if (event->group)
 		event->gen = generation_of(event->group);
 }
@@ -107,10 +114,7 @@ static __always_inline int finish_call(struct sys_exit *ctx, u32 op)
 		used = append_stack(ctx, s, regs->sp);
 	if (op == OP_ADD)
 		used = append_path(s, used, regs->si);
-
-	count(SUBMITTED);
-	if (events.perf_submit(ctx, s, sizeof(*event) + (used & 0x1fff)))
-		count(LOST);
+	submit_call(ctx, s, used);
 	return 0;
 }
 

@@ -25,7 +25,15 @@
 #define RM_STACKS	0	/* collect the stack of removals too */
 #endif
 
-enum counter { SUBMITTED, LOST, COUNTERS };
+enum counter {
+	SUBMITTED,
+	LOST,			/* refused by a buffer; what became of them: */
+	LOST_FAILURES,		/* failed calls, which change nothing */
+	LOST_UPDATES,		/* of watches whose add was kept as well */
+	LOST_PAIRS,		/* adds undone by removals: two records each */
+	UNHEALED,		/* records of which nothing is left */
+	COUNTERS,
+};
 
 /* a call_event under construction; the tail is longer than frames and path can
  * be, so that any masked length stays inside it, as the verifier demands */
@@ -41,6 +49,12 @@ struct learned {
 	u32 fd;
 };
 
+/* when an instance was made, and the last watch of it that user space was told of */
+struct generation {
+	u64 gen;
+	s64 told_wd;
+};
+
 BPF_PERF_OUTPUT(events);
 BPF_PERF_OUTPUT(arrivals);
 BPF_ARRAY(learned, struct learned, 1);
@@ -48,7 +62,7 @@ BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 BPF_PERCPU_ARRAY(call_scratch, struct call_scratch, 1);
 /* group -> generation. LRU: a group that was freed is forgotten in time, one
  * in use is looked up and stays. */
-BPF_F_TABLE("lru_hash", u64, u64, generations, 65536, 0);
+BPF_F_TABLE("lru_hash", u64, struct generation, generations, 65536, 0);
 /* tgid -> the image that was announced through arrivals */
 BPF_F_TABLE("lru_hash", u32, struct arrival, announced, 16384, 0);
 BPF_F_TABLE("hash", u32, u8, scope, 65536, 0);
@@ -155,9 +169,9 @@ static __always_inline u64 group_of_file(u64 file, u64 fops)
 
 static __always_inline u64 generation_of(u64 group)
 {
-	u64 *gen = generations.lookup(&group);
+	struct generation *known = generations.lookup(&group);
 
-	return gen ? *gen : 0;
+	return known ? known->gen : 0;
 }
 
 static __always_inline u64 birth_of(u64 task)

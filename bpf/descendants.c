@@ -21,6 +21,8 @@ struct last_walk {
 	u32 unused;
 };
 
+/* apart from the calls, so that no flood of them can displace an end */
+BPF_PERF_OUTPUT(endings);
 BPF_PERCPU_ARRAY(last_walk, struct last_walk, 1);
 BPF_PROG_ARRAY(last_chain, 1);
 
@@ -31,8 +33,10 @@ static __always_inline void submit_last(void *ctx, struct last_walk *w)
 
 	/* also without watches: user space must learn that this holder ended */
 	count(SUBMITTED);
-	if (events.perf_submit(ctx, &w->event, bytes & 0xfff))
+	if (endings.perf_submit(ctx, &w->event, bytes & 0xfff)) {
 		count(LOST);
+		count(UNHEALED);
+	}
 	w->event.count = 0;
 }
 

@@ -14,6 +14,7 @@
 #define COMM_LEN	16
 #define FRAMES_MAX	64	/* of a stack, 8 bytes each */
 #define PATH_BYTES_MAX	4096	/* PATH_MAX, the final NUL included */
+#define SPILLED_PATH	128	/* bytes of a path that a refused call can keep */
 #define LAST_WDS_MAX	512	/* watch descriptors one last_event can carry */
 #define WATCH_ROWS	65536	/* room for rows of a walk until user space takes them */
 #define HOLDER_ROWS	8192
@@ -50,6 +51,25 @@ struct call_event {
 	__s32 path_bytes;	/* of path in the tail, NUL included, or -errno */
 	char comm[COMM_LEN];	/* of the process, not of the thread */
 	/* then the tail: frames, innermost first; then the path as passed */
+};
+
+/* what a refused call was about: enum op; wd 0 for OP_INIT */
+struct spill_key {
+	__u64 group;
+	__u64 gen;
+	__s32 wd;
+	__u32 op;
+};
+
+/* a call that the buffer refused */
+struct spilled {
+	struct call_event event;
+	__u64 stack;			/* key of the spilled_stack, 0: none */
+	char path[SPILLED_PATH];	/* as much as fits */
+};
+
+struct spilled_stack {
+	__u64 frames[FRAMES_MAX];
 };
 
 /* the watches that an instance still had when a process holding it ended */

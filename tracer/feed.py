@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 
-from tracer.core.events import CallEvent
+from tracer.core.events import CallEvent, LastEvent
 from tracer.core.order import SLACK_NS, Order, Traced
 from tracer.core.stack import missing
 from tracer.core.wire import Arrival, decode
 from tracer.errors import InotraceError
 from tracer.kernel.probe import Probe, Scope
 from tracer.kernel.ring import records
+from tracer.kernel.spill import Spill
 from tracer.kernel.stream import Stream
 from tracer.stacks.resolver import StackResolver
 from tracer.targets.processes import ProcessTable
@@ -25,15 +26,21 @@ class Feed:
     """
     Use as a context manager; nothing comes before `attach`.
 
-    `processes` learns of each process as soon as it is seen.
+    `processes` learns of each process as soon as it is seen. What the buffers refused comes late:
+    `recovered` counts such events, and nothing from before `healed_until` (nanoseconds of
+    CLOCK_MONOTONIC) is still to come.
     """
 
     def __init__(self, scope: Scope, stacks: StackResolver, processes: ProcessTable) -> None:
         self._stacks = stacks
         self._processes = processes
         self._order = Order()
+        self._lost = 0
+        self.recovered = 0
+        self.healed_until = 0
         self.probe = Probe(scope)
         try:
+            self._spill = Spill(self.probe.bpf)
             self._stream = Stream(self.probe, self._meet)
         except BaseException:
             self.probe.close()
@@ -58,10 +65,11 @@ class Feed:
     def ready(self, within_s: float) -> Iterator[list[Traced]]:
         """The events whose place in time is certain, in portions, for `within_s` at most."""
         ends = time.monotonic() + within_s
+        self._recover()
         contents: list[bytes] | None = None
         while contents != [] and time.monotonic() < ends:
             contents, drained_until = self._stream.take()
-            self._order.add(self._symbolized(contents))
+            self._order.add(self._symbolized(_decoded(contents)))
             yield self._order.until(drained_until - SLACK_NS)
 
     def all_until(self, ts: int) -> Iterator[Traced]:
@@ -69,20 +77,36 @@ class Feed:
         enough = ts + SLACK_NS
         while True:
             taken = self._stream.take()
-            self._order.add(self._symbolized(taken.contents))
-            yield from self._order.until(min(ts, taken.drained_until - SLACK_NS))
+            self._order.add(self._symbolized(_decoded(taken.contents)))
             if taken.drained_until >= enough:
+                self._recover()
+                yield from self._order.until(ts)
                 return
+            yield from self._order.until(min(ts, taken.drained_until - SLACK_NS))
             if not taken.contents and not self._stream.wait_drained(enough):
                 raise InotraceError("the kernel's buffers could not be drained within 5 s")
 
-    def _symbolized(self, contents: Iterable[bytes]) -> Iterator[Traced]:
+    def _recover(self) -> None:
+        """Take in what the buffers refused up to now."""
+        now = time.monotonic_ns()
+        lost = self.probe.counters().lost
+        if lost != self._lost:
+            self._lost = lost
+            recovered = list(self._symbolized(self._spill.take()))
+            self.recovered += len(recovered)
+            self._order.add(recovered)
+        self.healed_until = now
+
+    def _symbolized(self, events: Iterable[CallEvent | LastEvent]) -> Iterator[Traced]:
         # before ordering: a process may end any moment, and its names with it
-        for record in chain.from_iterable(map(records, contents)):
-            event = decode(record)
+        for event in events:
             stack = self._stacks.resolve(event) if isinstance(event, CallEvent) else _NO_CALL
             yield Traced(event.ts, event, stack)
 
     def _meet(self, arrival: Arrival) -> None:
         self._stacks.meet(arrival)
         self._processes.meet(arrival.tgid)
+
+
+def _decoded(contents: Iterable[bytes]) -> Iterator[CallEvent | LastEvent]:
+    return map(decode, chain.from_iterable(map(records, contents)))

@@ -110,7 +110,8 @@ class Session:
         for events in self._feed.ready(within_s=_STEP_S):
             self._apply(events)
             if events:
-                self._ledger.forget_removals(events[-1].ts)
+                # an add that was refused may come after its removal
+                self._ledger.forget_removals(min(events[-1].ts, self._feed.healed_until))
         if time.monotonic() >= self._next_walk:
             self._reconcile()
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 from tracer.core.accounts import (
+    Cause,
     Failure,
     InstanceAccount,
     Origin,
@@ -148,12 +149,15 @@ class Snapshots:
             trace=TraceSummary(
                 seconds=(time.monotonic_ns() - self._began) / 1e9,
                 rounds=0,
-                added=totals.added,
-                updated=totals.updated,
-                removed=dict(totals.removed),
-                failed=sum(self._ledger.accounts.failures.values()),
+                added=totals.added + counters.pairs,
+                updated=totals.updated + counters.updates,
+                removed={
+                    **totals.removed,
+                    Cause.RM_WATCH: totals.removed[Cause.RM_WATCH] + counters.pairs,
+                },
+                failed=sum(self._ledger.accounts.failures.values()) + counters.failures,
                 lost=counters.lost,
-                healed=0,
+                healed=counters.lost - counters.unhealed,
                 complete=complete and not totals.exits_truncated,
             ),
             limits=self._limits(),

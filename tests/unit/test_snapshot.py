@@ -31,7 +31,7 @@ from tracer.kernel.probe import Counters
 from tracer.kernel.procfs import ProcessFacts
 from tracer.snapshot import Snapshots
 
-_NOTHING_LOST = Counters(submitted=0, lost=0)
+_NOTHING_LOST = Counters(*[0] * len(Counters._fields))
 # above every pid there can be
 _PIDS = 1 << 22
 

@@ -21,6 +21,9 @@ from tracer.core.wire import (
     HEAD,
     HOLDER,
     LAST,
+    SPILL_KEY,
+    SPILLED,
+    SPILLED_STACK,
     USER_ROW,
     WALK_CONTROL,
     WATCH_ROW,
@@ -33,7 +36,9 @@ from tracer.core.wire import (
     WireError,
     decode,
     decode_holders,
+    decode_spilled,
     decode_users,
+    spilled_stack_id,
 )
 
 _HEADER = Path(__file__).resolve().parents[2] / "bpf" / "wire.h"
@@ -56,7 +61,12 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
     "user_row": (USER_ROW, UserRow._fields),
     "walk_control": (WALK_CONTROL, ("pass", *WalkControl._fields[1:])),
     "arrival": (ARRIVAL, Arrival._fields),
+    "spill_key": (SPILL_KEY, ("group", "gen", "wd", "op")),
+    "spilled": (SPILLED, ("event", "stack", "path")),
+    "spilled_stack": (SPILLED_STACK, ("frames",)),
 }
+# neither signed nor unsigned
+_BYTES = frozenset({"comm", "event", "path", "frames"})
 
 
 # --- the layout ---
@@ -84,7 +94,7 @@ def _program() -> str:
         lines.append(f'printf("size {name} %zu\\n", sizeof(struct {name}));')
         for field in fields:
             member = f"((struct {name} *)0)->{field}"
-            signed = "0" if field == "comm" else f"(__typeof__({member}))-1 < 0"
+            signed = "0" if field in _BYTES else f"(__typeof__({member}))-1 < 0"
             lines.append(
                 f'printf("field {name} %zu %zu %d\\n", offsetof(struct {name}, {field}), '
                 f"sizeof({member}), {signed});"
@@ -353,3 +363,42 @@ def test_users_are_whole_rows() -> None:
     assert decode_users(content) == rows
     with pytest.raises(WireError):
         decode_users(content[:-1])
+
+
+# --- what was refused ---
+
+
+def _spilled(event: CallEvent) -> bytes:
+    path = (event.path or b"") + b"\0"
+    return SPILLED.pack(call_record(event)[: CALL.size], 0x17, path[:128])
+
+
+def test_a_refused_call_is_as_it_was() -> None:
+    event = add(111, 7, path=b"/run/\xff", stack=RawStack(bytes(range(16)), 0x1234, 0))
+
+    assert decode_spilled(_spilled(event), bytes(range(16)) + bytes(496)) == event
+    assert spilled_stack_id(_spilled(event)) == 0x17
+
+
+def test_a_refused_call_without_its_frames_says_so() -> None:
+    event = add(111, 7, stack=RawStack(bytes(range(16)), 0x1234, 0))
+
+    stack = decode_spilled(_spilled(event), b"").stack
+    assert (stack.frames, stack.error) == (b"", -errno.ENOBUFS)
+
+
+@pytest.mark.parametrize(("length", "kept"), [(127, True), (128, False), (4095, False)])
+def test_a_refused_call_keeps_a_path_whole_or_not_at_all(length: int, kept: bool) -> None:
+    path = b"/" + b"p" * (length - 1)
+    event = add(111, 7, path=path)
+
+    assert decode_spilled(_spilled(event), b"").path == (path if kept else None)
+
+
+@given(st.binary(min_size=SPILLED.size - 1, max_size=SPILLED.size + 1), st.binary(max_size=600))
+def test_any_bytes_are_a_refused_call_or_a_wire_error(value: bytes, frames: bytes) -> None:
+    try:
+        event = decode_spilled(value, frames)
+    except WireError:
+        return
+    assert len(event.stack.addresses()) * 8 == len(event.stack.frames)

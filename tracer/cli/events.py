@@ -89,7 +89,7 @@ def _stream(
             time.sleep(min(_STEP_S, max(ends - time.monotonic(), 0)))
             show(chain.from_iterable(feed.ready(within_s=_STEP_S)))
         show(feed.all_until(time.monotonic_ns()))
-        lost = feed.probe.counters().lost
+        lost = feed.probe.counters().lost - feed.recovered
     out.append(printer.footer(printed, lost))
     out.commit()
     notice(view.summary(printed, lost))

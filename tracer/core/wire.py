@@ -7,7 +7,9 @@ A test compiles that header on the host and compares every size and offset with 
 from __future__ import annotations
 
 import enum
+import errno
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from tracer.core.events import NO_STACK, CallEvent, Instance, LastEvent, Op, Process, RawStack
@@ -15,6 +17,9 @@ from tracer.core.events import NO_STACK, CallEvent, Instance, LastEvent, Op, Pro
 HEAD = struct.Struct("=IIQ")
 CALL = struct.Struct("=IIQQQQQIIIiiIii16s")
 LAST = struct.Struct("=IIQQQQII")
+SPILL_KEY = struct.Struct("=QQiI")
+SPILLED = struct.Struct(f"={CALL.size}sQ128s")
+SPILLED_STACK = struct.Struct("=512s")
 HOLDER = struct.Struct("=QQQQIIIIQII")
 WATCH_ROW = struct.Struct("=QiIII")
 USER_ROW = struct.Struct("=QQqqqqII")
@@ -147,6 +152,31 @@ def decode_users(rows: bytes) -> list[UserRow]:
     return [UserRow(*row) for row in USER_ROW.iter_unpack(rows)]
 
 
+def spilled_stack_id(value: bytes) -> int:
+    """Which frames belong to a spilled call; 0 for none."""
+    return int(SPILLED.unpack(value)[1])
+
+
+def decode_spilled(value: bytes, frames: bytes) -> CallEvent:
+    """
+    A call that a buffer refused.
+
+    `frames` are what was kept of its stack, at least as much as it had, or nothing.
+    Raises WireError if `value` is no such record.
+    """
+    if len(value) != SPILLED.size:
+        raise WireError(f"spilled call of {len(value)} bytes")
+    call, _, path = SPILLED.unpack(value)
+    *facts, stack_bytes, path_bytes, comm = CALL.unpack(call)
+    if stack_bytes > 0 and stack_bytes % _FRAME_BYTES:
+        raise WireError(f"spilled call with {stack_bytes} bytes of frames")
+    if stack_bytes > len(frames):
+        stack_bytes, frames = -errno.ENOBUFS, b""
+    stack = RawStack(frames[: max(stack_bytes, 0)], facts[6], min(stack_bytes, 0))
+    kept = 0 < path_bytes <= len(path)
+    return _call_event(facts, comm, path[: path_bytes - 1] if kept else None, stack)
+
+
 def _decode_call(record: bytes) -> CallEvent:
     if len(record) < CALL.size:
         raise WireError(f"call of {len(record)} bytes")
@@ -157,11 +187,17 @@ def _decode_call(record: bytes) -> CallEvent:
     end = path_at + max(path_bytes, 0)
     if len(record) < end:
         raise WireError(f"call of {len(record)} bytes holds {end}")
-    op, tgid, ts, group, gen, birth, caller, exec_id, tid, uid, fd, ret, arg = facts
     stack = NO_STACK
     if stack_bytes:
-        stack = RawStack(record[CALL.size : path_at], caller, min(stack_bytes, 0))
+        stack = RawStack(record[CALL.size : path_at], facts[6], min(stack_bytes, 0))
     path = record[path_at : end - 1] if path_bytes > 0 else None
+    return _call_event(facts, comm, path, stack)
+
+
+def _call_event(
+    facts: Sequence[int], comm: bytes, path: bytes | None, stack: RawStack
+) -> CallEvent:
+    op, tgid, ts, group, gen, birth, _, exec_id, tid, uid, fd, ret, arg = facts
     # by position: this runs for every call of a flood
     return CallEvent(
         op,

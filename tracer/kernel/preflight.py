@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Callable
 
 from tracer.errors import InotraceError
+from tracer.kernel.bpf_call import NUMBERS
 
 _TRACEFS = Path("/sys/kernel/tracing")
 _TRACEFS_IN_DEBUGFS = Path("/sys/kernel/debug/tracing")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF = Path("/sys/kernel/btf/vmlinux")
-_BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 # the last of enum bpf_cmd and then some: refused as invalid by every kernel that has BPF
 _NO_SUCH_COMMAND = 10_000
 
@@ -52,7 +52,7 @@ def _need_bcc() -> None:
 
 
 def _need_bpf() -> None:
-    number = _BPF_SYSCALL.get(platform.machine())
+    number = NUMBERS.get(platform.machine())
     if number is None:
         raise InotraceError(f"inotrace does not know the processor {platform.machine()} yet")
     libc = ctypes.CDLL(None, use_errno=True)

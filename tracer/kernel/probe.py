@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracer.errors import InotraceError
 from tracer.kernel.btf import compiler_definitions
@@ -20,7 +20,10 @@ _CALLS = {
     "on_add_watch_exit": ("inotify_add_watch",),
     "on_rm_watch_exit": ("inotify_rm_watch",),
 }
-_SUBMITTED, _LOST = 0, 1
+
+
+# for tests: tables of the BPF program that are small enough to fill
+_EXTRA_DEFINITIONS: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,21 @@ class Scope:
     removal_stacks: bool = False
 
 
-@dataclass(frozen=True)
-class Counters:
-    """Records that the kernel side made, and how many of them found the buffer full."""
+class Counters(NamedTuple):
+    """
+    Records that the kernel side made, and what became of those that found a buffer full.
+
+    As enum counter in bpf/common.c: `lost` are all that were refused; failed calls, updates, and
+    pairs of add and removal (two records each) are counted only, of `unhealed` nothing is left,
+    and the others wait in the spill or were taken from there.
+    """
 
     submitted: int
     lost: int
+    failures: int
+    updates: int
+    pairs: int
+    unhealed: int
 
 
 def bpf_folder() -> Path:
@@ -110,6 +122,11 @@ class Probe:
         self.bpf.attach_raw_tracepoint(tp=b"sched_process_fork", fn_name=b"on_fork")
         self.bpf.attach_raw_tracepoint(tp=b"sched_process_exit", fn_name=b"on_exit")
 
+    @property
+    def outputs(self) -> tuple[bytes, ...]:
+        """The perf buffers that carry records."""
+        return (b"events", b"endings") if self._scope.follow else (b"events",)
+
     def add_to_scope(self, pid: int) -> None:
         self.bpf[b"scope"][ctypes.c_uint(pid)] = ctypes.c_ubyte(1)
 
@@ -119,7 +136,7 @@ class Probe:
 
     def counters(self) -> Counters:
         table = self.bpf[b"counters"]
-        return Counters(submitted=sum(table[_SUBMITTED]), lost=sum(table[_LOST]))
+        return Counters(*(sum(table[which]) for which in range(len(Counters._fields))))
 
 
 @contextmanager
@@ -140,7 +157,7 @@ def _load(scope: Scope) -> Any:
     os.environ["BCC_KERNEL_SOURCE"] = str(folder)
     from bcc import BPF
 
-    definitions = [*compiler_definitions(), *_tunables(scope)]
+    definitions = [*compiler_definitions(), *_tunables(scope), *_EXTRA_DEFINITIONS]
     with bcc_errors("the BPF program does not compile or load here: --debug shows why"):
         bpf = BPF(text=_joined(folder, scope).encode(), cflags=[f"-I{folder}", "-w", *definitions])
         for function in _CALLS:
@@ -162,7 +179,7 @@ def _tunables(scope: Scope) -> list[str]:
 
 
 def _joined(folder: Path, scope: Scope) -> str:
-    names = ["common.c", "calls.c", "walk.c"]
+    names = ["common.c", "spill.c", "calls.c", "walk.c"]
     if scope.follow:
         names.append("descendants.c")
     return "".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in names)

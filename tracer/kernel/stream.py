@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tracer.core.wire import ARRIVAL, Arrival
+from tracer.kernel.cpus import online_cpus
 from tracer.kernel.probe import Probe
 from tracer.kernel.ring import Ring
 
@@ -19,6 +20,9 @@ _POLL_MS = 20
 _BUFFER_BYTES = 32 << 20
 _CPU_BYTES_MAX = 4 << 20
 _CPU_BYTES_MIN = 256 << 10
+# For outputs of which little comes.
+_FEW_PAGES = 16
+_LOOK_AT_CPUS_EVERY_S = 0.5
 # What nobody has taken yet. Beyond this the thread stops draining and the kernel counts losses:
 # a loss that is told is better than a tracer that eats the node's memory.
 _BACKLOG_BYTES_MAX = 64 << 20
@@ -53,7 +57,9 @@ class Stream:
         self._drained_until = 0
         self._failure: BaseException | None = None
         self._stop = threading.Event()
-        self._rings: list[Ring] = []
+        self._rings: dict[int, list[Ring]] = {}
+        self._cpus: frozenset[int] = frozenset()
+        self._outputs = probe.outputs
         try:
             self._open_buffers()
         except BaseException:
@@ -90,13 +96,7 @@ class Stream:
             )
 
     def _open_buffers(self) -> None:
-        from bcc.utils import get_online_cpus
-
-        events = self._bpf[b"events"]
-        for cpu in get_online_cpus():
-            ring = Ring(cpu, _pages_per_cpu())
-            self._rings.append(ring)
-            events[events.Key(cpu)] = events.Leaf(ring.fd)
+        self._follow_cpus()
 
         def on_arrival(_cpu: int, address: int, _size: int) -> None:
             self._arrivals.append(Arrival(*ARRIVAL.unpack(ctypes.string_at(address, ARRIVAL.size))))
@@ -104,9 +104,37 @@ class Stream:
         # a lost wake-up costs at most a symbol; the callback only keeps BCC from printing
         self._bpf[b"arrivals"].open_perf_buffer(on_arrival, page_cnt=8, lost_cb=lambda _: None)
 
+    def _follow_cpus(self) -> None:
+        """
+        Buffers for those that came, none for those that went.
+
+        Until it has one, what a CPU tells goes to the spill.
+        """
+        online = online_cpus()
+        if online == self._cpus:
+            return
+        # what a CPU that went had to tell must not be lost with its buffer
+        self._drain()
+        for cpu in self._cpus - online:
+            for ring in self._rings.pop(cpu):
+                ring.close()
+        for cpu in online - self._cpus:
+            self._rings[cpu] = [self._opened(output, cpu) for output in self._outputs]
+        self._cpus = online
+
+    def _opened(self, output: bytes, cpu: int) -> Ring:
+        ring = Ring(cpu, _pages_per_cpu() if output == b"events" else _FEW_PAGES)
+        table = self._bpf[output]
+        table[table.Key(cpu)] = table.Leaf(ring.fd)
+        return ring
+
     def _run(self) -> None:
         try:
+            next_look = time.monotonic()
             while not self._stop.is_set():
+                if time.monotonic() >= next_look:
+                    self._follow_cpus()
+                    next_look = time.monotonic() + _LOOK_AT_CPUS_EVERY_S
                 self._bpf.perf_buffer_poll(timeout=_POLL_MS)
                 while self._arrivals:
                     self._on_arrival(self._arrivals.popleft())
@@ -121,7 +149,9 @@ class Stream:
             time.sleep(_POLL_MS / 1000)
             return
         before = time.monotonic_ns()
-        contents = [content for ring in self._rings if (content := ring.take())]
+        contents = [
+            content for rings in self._rings.values() for ring in rings if (content := ring.take())
+        ]
         with self._lock:
             if contents:
                 self._rounds.append(Round(contents, before))
@@ -131,7 +161,8 @@ class Stream:
 
     def _close_rings(self) -> None:
         while self._rings:
-            self._rings.pop().close()
+            for ring in self._rings.popitem()[1]:
+                ring.close()
 
 
 def _pages_per_cpu() -> int:

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the perf buffer refuses: calls that had an effect are kept here until
+ * user space takes them. Costs nothing as long as nothing is refused.
+ *
+ * A watch that was added and removed between two visits of user space, both
+ * refused, leaves nothing but a count: so no flood of pairs can fill the table.
+ */
+
+#ifndef SPILL_ENTRIES
+#define SPILL_ENTRIES	32768
+#endif
+#define SPILLED_STACKS	2048
+
+BPF_F_TABLE("hash", struct spill_key, struct spilled, spilled, SPILL_ENTRIES, 0);
+BPF_PERCPU_ARRAY(spill_scratch, struct spilled, 1);
+/* few places flood: their frames are kept once */
+BPF_F_TABLE("lru_hash", u64, struct spilled_stack, spilled_stacks, SPILLED_STACKS, 0);
+
+/* 64 bits of the frames: FNV-1a by words, folded so that high bits count as well */
+static __always_inline u64 stack_id(struct spilled_stack *stack, s32 bytes)
+{
+	u64 id = 0xcbf29ce484222325ULL;
+	int i;
+
+	/* unrolled: LLVM turns the loop into one that the verifier cannot follow */
+#pragma unroll
+	for (i = 0; i < FRAMES_MAX; i++) {
+		if (i * 8 < bytes) {
+			id = (id ^ stack->frames[i]) * 0x100000001b3ULL;
+			id ^= id >> 32;
+		}
+	}
+	return id;
+}
+
+static __always_inline u64 keep_stack(struct call_scratch *s)
+{
+	struct spilled_stack *stack = (struct spilled_stack *)s->tail;
+	u64 id;
+
+	if (s->event.stack_bytes <= 0)
+		return 0;
+	id = stack_id(stack, s->event.stack_bytes);
+	if (!spilled_stacks.lookup(&id))
+		spilled_stacks.update(&id, stack);
+	return id;
+}
+
+/* whether no call that told of this watch has reached the buffer: descriptors
+ * only grow (idr_alloc_cyclic), so that all above the last one told are news */
+static __always_inline bool is_untold(struct spill_key *key)
+{
+	struct generation *known = generations.lookup(&key->group);
+
+	return known && key->wd > known->told_wd;
+}
+
+/* of an instance from before the trace: what it has by now may be known, what comes is news */
+static __always_inline void begin_telling(struct spill_key *key)
+{
+	struct generation now = { .told_wd = key->wd };
+
+	if (!generations.lookup(&key->group))
+		generations.update(&key->group, &now);
+}
+
+static __always_inline void spill_new(struct call_scratch *s, struct spill_key *key)
+{
+	struct spilled *fresh;
+	int zero = 0;
+
+	fresh = spill_scratch.lookup(&zero);
+	if (!fresh)
+		return;
+	fresh->event = s->event;
+	fresh->stack = keep_stack(s);
+	bpf_probe_read_kernel(fresh->path, sizeof(fresh->path),
+			      &s->tail[(s->event.stack_bytes > 0 ? s->event.stack_bytes : 0) &
+				       0x3ff]);
+	if (spilled.update(key, fresh))
+		count(UNHEALED);
+}
+
+static __always_inline void spill(struct call_scratch *s)
+{
+	struct call_event *event = &s->event;
+	struct spill_key key = { .group = event->group, .gen = event->gen };
+
+	if (event->ret < 0) {
+		count(LOST_FAILURES);
+		return;
+	}
+	if (event->head.op == OP_ADD) {
+		key.wd = event->ret;
+		key.op = OP_ADD;
+		if (spilled.lookup(&key)) {
+			count(LOST_UPDATES);
+			return;
+		}
+	} else if (event->head.op == OP_RM) {
+		key.wd = event->arg;
+		key.op = OP_ADD;
+		/* user space may have taken it meanwhile: then this removal is news */
+		if (is_untold(&key) && !spilled.delete(&key)) {
+			count(LOST_PAIRS);
+			return;
+		}
+	}
+	key.op = event->head.op;
+	begin_telling(&key);
+	spill_new(s, &key);
+}
+
+static __always_inline void submit_call(void *ctx, struct call_scratch *s, u32 used)
+{
+	struct generation *known;
+
+	count(SUBMITTED);
+	if (events.perf_submit(ctx, s, sizeof(s->event) + (used & 0x1fff))) {
+		count(LOST);
+		spill(s);
+		return;
+	}
+	if (s->event.head.op != OP_ADD || s->event.ret < 0)
+		return;
+	known = generations.lookup(&s->event.group);
+	if (known && known->told_wd < s->event.ret)
+		known->told_wd = s->event.ret;
+}

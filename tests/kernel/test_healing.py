@@ -1,0 +1,153 @@
+"""What the buffers refuse is taken back: the ledger stays the kernel's own list."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+from harness import Puppet, kernel_watches_of, ledger_watches, process_of, removed, site_of
+
+from tracer.core.report import Report
+from tracer.core.verdict import Verdict
+from tracer.kernel import probe, stream
+from tracer.kernel.symbols import BccStacks
+from tracer.session import Filter, Session
+from tracer.views.json_report import report_object
+
+pytestmark = pytest.mark.usefixtures("root")
+
+_PAIRS = 30_000
+
+
+@pytest.fixture
+def tiny_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One page for each CPU: a dozen calls, where a flood makes thousands between two visits."""
+    monkeypatch.setattr(stream, "_pages_per_cpu", lambda: 1)
+
+
+@pytest.fixture
+def tiny_spill(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_EXTRA_DEFINITIONS", ("-DSPILL_ENTRIES=16",))
+
+
+@pytest.fixture
+def flooding(start_puppet: Callable[..., Puppet], tmp_path: Path) -> Iterator[list[Puppet]]:
+    """Two puppets with an instance each, to be told to flood, one on each of two CPUs."""
+    puppets = [start_puppet(), start_puppet()]
+    for puppet, cpu in zip(puppets, sorted(os.sched_getaffinity(0))):
+        os.sched_setaffinity(puppet.pid, {cpu})
+    yield puppets
+
+
+def _traced(*puppets: Puppet) -> Session:
+    pids = frozenset(puppet.pid for puppet in puppets)
+    return Session(Filter(pids), BccStacks(), older_s=0.0)
+
+
+def _until_answered(session: Session, puppet: Puppet) -> int:
+    while not puppet.has_answered():
+        session.step()
+    return puppet.answer()
+
+
+def _agreed(session: Session, *held: tuple[int, int]) -> Report:
+    report = session.finish()
+    assert report.trace.complete
+    assert ledger_watches(session) == kernel_watches_of(*held)
+    return report
+
+
+def test_with_nine_of_ten_calls_refused_the_ledger_is_exact(
+    tiny_buffers: None, flooding: list[Puppet], folders: list[Path]
+) -> None:
+    """GIVEN leaks amid two floods WHEN the buffers refuse most calls THEN none is missing."""
+    with _traced(*flooding) as session:
+        fds = [puppet.ok("init") for puppet in flooding]
+        for puppet, fd, own in zip(flooding, fds, (folders[:11], folders[11:22])):
+            for folder in own[:5]:
+                puppet.tell("leak", fd, folder)
+            puppet.tell("flood", fd, folders[22], _PAIRS)
+            for folder in own[5:]:
+                puppet.tell("leak", fd, folder)
+        for puppet in flooding:
+            answers = [_until_answered(session, puppet) for _ in range(12)]
+            assert min(answers) > 0
+        report = _agreed(session, *((p.pid, fd) for p, fd in zip(flooding, fds)))
+
+    trace = report.trace
+    assert trace.lost > 0.9 * 4 * _PAIRS
+    assert trace.healed == trace.lost and report.conclusive
+    assert (trace.added, trace.updated, trace.failed) == (2 * _PAIRS + 22, 0, 0)
+    shown = report_object(report)
+    assert shown["trace"]["removed_by_cause"] == removed(rm_watch=2 * _PAIRS)
+    leak = site_of(shown, "leak_secret")
+    assert (leak["live"], leak["added"], leak["removed"]) == (22, 22, removed())
+    assert sorted(target["path"] for target in leak["targets"]) == sorted(map(str, folders[:22]))
+    assert all(instance["opened_by"] for instance in shown["instances"])
+
+
+def test_a_refused_call_is_told_all_the_same(
+    tiny_buffers: None, puppet: Puppet, folders: list[Path]
+) -> None:
+    """GIVEN calls of every kind after a flood WHEN refused THEN each has the effect it had."""
+    before = puppet.ok("init")
+    wds = [puppet.ok("add", before, folder) for folder in folders[:3]]
+    with _traced(puppet) as session:
+        puppet.tell("flood", before, folders[22], _PAIRS)
+        puppet.tell("rm", before, wds[0])
+        puppet.tell("add", before, folders[1], 2)
+        puppet.tell("init")
+        puppet.tell("add", before, folders[4] / "missing")
+        puppet.tell("add", before, folders[3])
+        assert _until_answered(session, puppet) == _PAIRS
+        assert _until_answered(session, puppet) == 0
+        assert _until_answered(session, puppet) == wds[1]
+        opened = _until_answered(session, puppet)
+        assert _until_answered(session, puppet) == -errno.ENOENT
+        assert _until_answered(session, puppet) > 0
+        report = _agreed(session, (puppet.pid, before), (puppet.pid, opened))
+
+    trace = report.trace
+    assert trace.healed == trace.lost > _PAIRS
+    assert (trace.added, trace.updated, trace.failed) == (_PAIRS + 1, 1, 1)
+    assert report_object(report)["trace"]["removed_by_cause"] == removed(rm_watch=_PAIRS + 1)
+
+
+def test_what_no_room_was_left_for_makes_the_result_inconclusive(
+    tiny_buffers: None, tiny_spill: None, puppet: Puppet, tmp_path: Path
+) -> None:
+    """GIVEN room for 16 calls WHEN 4,000 adds come at once THEN all are listed."""
+    with _traced(puppet) as session:
+        fd = puppet.ok("init")
+        puppet.tell("many", fd, tmp_path, 4_000)
+        assert _until_answered(session, puppet) == 4_000
+        report = _agreed(session, (puppet.pid, fd))
+
+    assert 0 < report.trace.healed < report.trace.lost
+    assert not report.conclusive
+    assert report.sites_with(Verdict.INCONCLUSIVE)
+    assert report.live == 4_000
+
+
+def test_a_cpu_without_a_buffer_loses_nothing(
+    puppet: Puppet, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a CPU that came after the start, as far as the buffers know WHEN used THEN it tells."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("needs two CPUs")
+    os.sched_setaffinity(puppet.pid, {cpus[-1]})
+    monkeypatch.setattr(stream, "online_cpus", lambda: frozenset(cpus[:1]))
+    with _traced(puppet) as session:
+        fd = puppet.ok("init")
+        for folder in folders:
+            puppet.ok("leak", fd, folder)
+        report = _agreed(session, (puppet.pid, fd))
+
+    assert report.trace.lost == report.trace.healed == 1 + len(folders)
+    assert site_of(report_object(report), "leak_secret")["live"] == len(folders)
+    assert process_of(report_object(report), puppet.pid)["live"] == len(folders)
