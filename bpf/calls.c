@@ -59,6 +59,22 @@ static __always_inline void identify_instance(struct call_event *event, u64 task
 		event->gen = generation_of(event->group);
 }
 
+/* a new mark goes to the head of its group's list (fsnotify_add_mark_locked); another thread
+ * may have put one before it, and an update moves none: then the next walk tells */
+static __always_inline void identify_target(struct call_event *event)
+{
+	u64 node = read_u64(event->group + OFF_FSNOTIFY_GROUP_MARKS_LIST);
+	u64 mark = node - OFF_FSNOTIFY_MARK_G_LIST, inode;
+
+	if (read_u32(mark + OFF_INOTIFY_INODE_MARK_WD) != event->ret)
+		return;
+	inode = inode_of_mark(mark);
+	if (!inode)
+		return;
+	event->ino = read_u64(inode + OFF_INODE_I_INO);
+	event->dev = device_of_superblock(read_u64(inode + OFF_INODE_I_SB));
+}
+
 static __always_inline u32 append_stack(void *ctx, struct call_scratch *s, u64 sp)
 {
 	s64 bytes = bpf_get_stack(ctx, s->tail, FRAMES_MAX * 8, BPF_F_USER_STACK);
@@ -105,11 +121,16 @@ static __always_inline int finish_call(struct sys_exit *ctx, u32 op)
 	event->stack_bytes = 0;
 	event->path_bytes = 0;
 	event->caller = 0;
+	event->ino = 0;
+	event->dev = 0;
+	event->unused = 0;
 	identify_instance(event, task);
 	if (!wanted)
 		return 0;
 	describe_caller(event, task);
 	announce(ctx, event);
+	if (op == OP_ADD && event->group && event->ret > 0)
+		identify_target(event);
 	if (STACKS && (op != OP_RM || RM_STACKS))
 		used = append_stack(ctx, s, regs->sp);
 	if (op == OP_ADD)

@@ -179,3 +179,17 @@ static __always_inline u64 birth_of(u64 task)
 	return read_u64(read_u64(task + OFF_TASK_STRUCT_GROUP_LEADER) +
 			OFF_TASK_STRUCT_START_BOOTTIME);
 }
+
+/* what a mark is on: 0 if its inode is going away right now */
+static __always_inline u64 inode_of_mark(u64 mark)
+{
+	u64 object = read_u64(read_u64(mark + OFF_FSNOTIFY_MARK_CONNECTOR) +
+			      OFF_FSNOTIFY_MARK_CONNECTOR_OBJ);
+
+	return object ? object - CONNECTOR_POINTS_INTO_INODE : 0;
+}
+
+static __always_inline u32 device_of_superblock(u64 sb)
+{
+	return read_u32(sb + OFF_SUPER_BLOCK_S_DEV);
+}

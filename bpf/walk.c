@@ -38,6 +38,8 @@ struct cursor {
 	u64 last_sb;		/* most watches of a group share a superblock */
 	u32 last_dev;
 	u32 rows;		/* of the group, so far */
+	u64 task;		/* whose files come by */
+	u64 pass;		/* in which they do */
 	struct holder holder;	/* told when all its watches are */
 };
 
@@ -102,6 +104,16 @@ static __always_inline void put_users(struct walk_control *w, u64 ucounts)
 	}
 }
 
+/* users with a process but no descriptor on an instance: theirs may be in a socket */
+static __always_inline void meet_task(struct walk_control *w, struct cursor *c, u64 task)
+{
+	if (!OFF_CRED_UCOUNTS || (task == c->task && w->pass == c->pass))
+		return;
+	c->task = task;
+	c->pass = w->pass;
+	put_users(w, read_u64(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_UCOUNTS));
+}
+
 static __always_inline void describe_holder(struct holder *row, u64 task, u64 file, u32 fd)
 {
 	row->group = read_u64(file + OFF_FILE_PRIVATE_DATA);
@@ -153,21 +165,19 @@ static __always_inline int put_watch(struct walk_control *w, struct cursor *c, u
 	u32 slot = w->watches;
 	struct watch_row *row = watch_rows.lookup(&slot);
 	u32 flags = read_u32(mark + OFF_FSNOTIFY_MARK_FLAGS);
-	u64 object, inode, sb;
+	u64 inode, sb;
 
 	if (!row || read_u64(mark + OFF_FSNOTIFY_MARK_GROUP) != c->holder.group ||
 	    !(flags & MARK_IN_LIST))
 		return -1;
 	c->next = read_u64(mark + OFF_FSNOTIFY_MARK_G_LIST);
-	object = read_u64(read_u64(mark + OFF_FSNOTIFY_MARK_CONNECTOR) +
-			  OFF_FSNOTIFY_MARK_CONNECTOR_OBJ);
-	if (!object)
-		return 0;	/* its inode is going away right now */
-	inode = object - CONNECTOR_POINTS_INTO_INODE;
+	inode = inode_of_mark(mark);
+	if (!inode)
+		return 0;
 	sb = read_u64(inode + OFF_INODE_I_SB);
 	if (sb != c->last_sb) {
 		c->last_sb = sb;
-		c->last_dev = read_u32(sb + OFF_SUPER_BLOCK_S_DEV);
+		c->last_dev = device_of_superblock(sb);
 	}
 	row->ino = read_u64(inode + OFF_INODE_I_INO);
 	row->wd = read_u32(mark + OFF_INOTIFY_INODE_MARK_WD);
@@ -189,13 +199,14 @@ int bpf_iter__task_file(struct task_file_ctx *ctx)
 
 	if (!task || !file || !w || !c)
 		return 0;
+	if (w->watches > WATCH_ROWS - MARKS_A_VISIT || w->holders > HOLDER_ROWS - 2 ||
+	    w->users > USER_ROWS - 2 * USERNS_LEVELS)
+		return 1;
+	meet_task(w, c, task);
 	fops = read_u64(file + OFF_FILE_F_OP);
 	learn_fops(task, ctx->fd, fops);
 	if (fops != inotify_fops())
 		return 0;
-	if (w->watches > WATCH_ROWS - MARKS_A_VISIT || w->holders > HOLDER_ROWS - 2 ||
-	    w->users > USER_ROWS - USERNS_LEVELS)
-		return 1;
 
 	describe_holder(&row, task, file, ctx->fd);
 	/* the descriptor was closed, and perhaps reused, between two visits */

@@ -41,6 +41,7 @@ struct call_event {
 	__u64 gen;		/* when that group was made, 0: before tracing */
 	__u64 birth;		/* start_boottime of the process, ns */
 	__u64 caller;		/* word at the user stack pointer */
+	__u64 ino;		/* what a new watch is on; 0: not known */
 	__u32 exec_id;		/* grows with every exec of the process */
 	__u32 tid;
 	__u32 uid;
@@ -49,6 +50,8 @@ struct call_event {
 	__u32 arg;		/* flags, mask or wd */
 	__s32 stack_bytes;	/* of frames in the tail, or -errno */
 	__s32 path_bytes;	/* of path in the tail, NUL included, or -errno */
+	__u32 dev;		/* of ino; kernel dev_t: major << 20 | minor */
+	__u32 unused;
 	char comm[COMM_LEN];	/* of the process, not of the thread */
 	/* then the tail: frames, innermost first; then the path as passed */
 };

@@ -11,13 +11,14 @@ from tracer.core.events import CallEvent, Process
 from tracer.core.ledger import Difference, Ledger
 from tracer.core.order import SLACK_NS, Traced
 from tracer.core.report import Report
-from tracer.core.walk import Walk, WalkedInstance
+from tracer.core.walk import Charge, Walk, WalkedInstance
 from tracer.feed import Feed
 from tracer.kernel.probe import Scope
 from tracer.kernel.procfs import ProcessFacts
 from tracer.kernel.walk import KernelList
 from tracer.snapshot import Snapshots
 from tracer.stacks.resolver import StackResolver
+from tracer.targets.cause import Causes
 from tracer.targets.processes import ProcessTable
 
 # Walks take at most a fiftieth of the time.
@@ -82,6 +83,7 @@ class Session:
         self._feed = Feed(scope, stacks, self._processes)
         self._snapshots = Snapshots(self._ledger, self._processes, older_s=older_s)
         self._next_walk = 0.0
+        self._uncounted: tuple[Charge, ...] = ()
         self._kernel: KernelList | None = None
         try:
             self._kernel = KernelList(self._feed.probe.bpf)
@@ -120,8 +122,14 @@ class Session:
         walk = self._kernel.walk()
         # a call that took effect under the walk may end a moment after it
         self._apply(self._feed.all_until(walk.ended + SLACK_NS))
+        charges = walk.charges()
         walk = walk.only(self._scope())
-        change = self._ledger.reconcile(walk, baseline=baseline)
+        # also of whom no descriptor is left: an instance of theirs may be in a socket
+        payers = {user.uid for user in walk.users} | self._ledger.payers()
+        self._uncounted = tuple(
+            charge for charge in charges if charge.user.uid in payers and not charge.agrees
+        )
+        change = self._ledger.reconcile(walk, baseline=baseline, cause_of=Causes().of)
         self._ledger.forget_removals(walk.began)
         self._snapshots.saw(walk)
         took = (walk.ended - walk.began) / 1e9
@@ -138,8 +146,13 @@ class Session:
 
     def finish(self) -> Report:
         """Reconcile until a walk finds nothing that no call had told of, and judge."""
-        complete = any(self._agrees_with_kernel() for _ in range(_VERIFY_ATTEMPTS))
-        return self._snapshots.judged(self._feed.probe.counters(), complete)
+        complete = False
+        for _ in range(_VERIFY_ATTEMPTS):
+            complete = self._agrees_with_kernel()
+            # the counters are read beside the lists: a difference must last to be one
+            if complete and not self._uncounted:
+                break
+        return self._snapshots.judged(self._feed.probe.counters(), complete, self._uncounted)
 
     def _agrees_with_kernel(self) -> bool:
         # that watches went without a call is no disagreement: they do

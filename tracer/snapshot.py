@@ -6,6 +6,7 @@ import platform
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 
 from tracer.core.accounts import (
@@ -21,6 +22,7 @@ from tracer.core.accounts import (
 from tracer.core.events import CALL_NAMES, Op, Process, errno_name, explanation
 from tracer.core.ledger import Ledger
 from tracer.core.report import (
+    AuditRow,
     EndedRow,
     FailureRow,
     HolderRow,
@@ -36,7 +38,7 @@ from tracer.core.report import (
 )
 from tracer.core.stack import missing
 from tracer.core.verdict import Judgement, SiteHistory, Verdict, judge, unseen
-from tracer.core.walk import Walk
+from tracer.core.walk import Charge, UserUse, Walk
 from tracer.kernel.probe import Counters
 from tracer.targets.path import path_state
 from tracer.targets.processes import ProcessTable
@@ -60,7 +62,7 @@ class Snapshots:
         self._processes = processes
         self._older_s = older_s
         self._began = time.monotonic_ns()
-        self._walk: Walk | None = None
+        self._users: tuple[UserUse, ...] = ()
         self._last_added: tuple[float, Mapping[Process, int]] = (time.monotonic(), {})
         self._host = Host(kernel=platform.release(), mode="tracepoint", truth="iterator")
 
@@ -70,7 +72,7 @@ class Snapshots:
 
         The ledger must have been reconciled with it: what then holds nothing may be summed up.
         """
-        self._walk = walk
+        self._users = walk.users
         for walked in walk.instances.values():
             for holder in walked.holders:
                 self._remember(holder.process)
@@ -96,8 +98,14 @@ class Snapshots:
         ]
         return self._report(counters, False, self._process_rows(rates, {}), sites)
 
-    def judged(self, counters: Counters, complete: bool) -> Report:
-        """The end of the trace: every site with its verdict, evidence and targets."""
+    def judged(
+        self, counters: Counters, complete: bool, uncounted: Iterable[Charge] = ()
+    ) -> Report:
+        """
+        The end of the trace: every site with its verdict, evidence and targets.
+
+        `uncounted` are the users with whom the kernel's counters and its list disagree.
+        """
         # a command is judged as it stood when it ended, not when that was noticed
         all_ended = self._ledger.last_exit_at if not self._ledger.instances else None
         ended = all_ended or time.monotonic_ns()
@@ -121,7 +129,8 @@ class Snapshots:
         for entries in not_seen.values():
             sites.append(self._unseen_row(entries, ended))
         sites.sort(key=lambda site: (_ORDER[site.verdict], -site.live, -site.added))
-        return self._report(counters, complete, self._process_rows({}, leaked), sites)
+        report = self._report(counters, complete, self._process_rows({}, leaked), sites)
+        return replace(report, audit=tuple(map(_audit_row, uncounted)))
 
     def _judge(
         self, site: Site, entries: Iterable[tuple[InstanceAccount, Watch]], ended: int
@@ -160,7 +169,7 @@ class Snapshots:
                 healed=counters.lost - counters.unhealed,
                 complete=complete and not totals.exits_truncated,
             ),
-            limits=self._limits(),
+            limits=tuple(map(_user_limits, self._users)),
             processes=processes,
             instances=tuple(map(self._instance_row, self._ledger.instances.values())),
             sites=tuple(sites),
@@ -169,18 +178,6 @@ class Snapshots:
                 for failure, count in self._ledger.accounts.failures.most_common()
             ),
             ended=self._ended_rows(),
-        )
-
-    def _limits(self) -> tuple[UserLimits, ...]:
-        return tuple(
-            UserLimits(
-                uid=user.uid,
-                user=user_name(user.uid),
-                userns=user.userns,
-                watches=Use(user.watches, user.watches_limit),
-                instances=Use(user.instances, user.instances_limit),
-            )
-            for user in (self._walk.users if self._walk is not None else ())
         )
 
     def _rates(self) -> dict[Process, float]:
@@ -325,6 +322,30 @@ def site_id(place: Place) -> str:
     Without frames there is no place but the process, and it is not the same in the next trace.
     """
     return sha256(repr(tuple(place)).encode()).hexdigest()[:12]
+
+
+def _user_limits(user: UserUse) -> UserLimits:
+    return UserLimits(
+        uid=user.uid,
+        user=user_name(user.uid),
+        userns=user.userns,
+        watches=Use(user.watches, user.watches_limit),
+        instances=Use(user.instances, user.instances_limit),
+    )
+
+
+def _audit_row(charge: Charge) -> AuditRow:
+    more = charge.user.instances > charge.instances or charge.user.watches > charge.watches
+    return AuditRow(
+        limits=_user_limits(charge.user),
+        watches=charge.watches,
+        instances=charge.instances,
+        explanation=(
+            "an instance on its way through a socket, or held by the kernel alone"
+            if more
+            else "instances closed or watches removed while they were counted"
+        ),
+    )
 
 
 def _unjudged() -> Judgement:

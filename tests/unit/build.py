@@ -128,6 +128,7 @@ def call_record(event: CallEvent, padding: int = 0) -> bytes:
         event.gen,
         event.birth,
         stack.caller,
+        event.ino,
         event.exec_id,
         event.tid,
         event.uid,
@@ -136,6 +137,8 @@ def call_record(event: CallEvent, padding: int = 0) -> bytes:
         event.arg,
         stack.error or len(stack.frames),
         len(path),
+        event.dev,
+        0,
         event.comm,
     )
     return head + stack.frames + path + b"\xa5" * padding

@@ -159,12 +159,12 @@ def test_the_whole_report(of: Report, width: int, expected: str) -> None:
 def test_healed_losses_are_told_but_warn_of_nothing() -> None:
     lines = _lines(report(lost=23, healed=23))
 
-    assert "23 lost" in lines[1]
+    assert "0 lost, 23 healed" in lines[1]
     assert not any("inconclusive" in line for line in lines)
 
 
 def test_only_what_was_not_healed_is_warned_of() -> None:
-    assert "1 record did not fit the buffers" in _lines(report(lost=23, healed=22))[2]
+    assert "1 record did not fit the buffers" in _lines(report(lost=23, healed=22))[3]
 
 
 # --- sites ---

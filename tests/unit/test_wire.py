@@ -51,8 +51,8 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
         CALL,
         (
             *_HEAD_FIELDS,
-            *("group", "gen", "birth", "caller", "exec_id", "tid", "uid"),
-            *("fd", "ret", "arg", "stack_bytes", "path_bytes", "comm"),
+            *("group", "gen", "birth", "caller", "ino", "exec_id", "tid", "uid"),
+            *("fd", "ret", "arg", "stack_bytes", "path_bytes", "dev", "unused", "comm"),
         ),
     ),
     "last_event": (LAST, (*_HEAD_FIELDS, "group", "gen", "birth", "count", "truncated")),
@@ -200,6 +200,8 @@ _calls = st.builds(
     comm=st.binary(max_size=16).filter(lambda comm: b"\0" not in comm),
     path=st.none() | st.binary(max_size=199),
     stack=_stacks,
+    ino=_U64,
+    dev=_U32,
 )
 _lasts = st.builds(
     LastEvent, _U32, _U64, _U64, _U64, _U64, st.lists(_S32, max_size=23).map(tuple), st.booleans()
@@ -243,7 +245,7 @@ _near = st.tuples(st.integers(-20, 90), st.integers(-20, 90)) | st.tuples(_S32, 
     st.binary(max_size=300)
     | st.builds(lambda op, rest: op.to_bytes(4, "little") + rest, _kinds, st.binary(max_size=300))
     | st.builds(
-        lambda op, lengths, tail: CALL.pack(op, *range(12), *lengths, b"agent") + tail,
+        lambda op, lengths, tail: CALL.pack(op, *range(13), *lengths, 0, 0, b"agent") + tail,
         st.sampled_from([1, 2, 3]),
         _near,
         st.integers(0, 150).map(bytes),

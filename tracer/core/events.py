@@ -61,7 +61,11 @@ NO_STACK = RawStack(b"", 0, 0)
 
 
 class CallEvent(NamedTuple):
-    """One finished inotify call. Times are nanoseconds; `path` and `comm` are raw bytes."""
+    """
+    One finished inotify call. Times are nanoseconds; `path` and `comm` are raw bytes.
+
+    `ino` and `dev` (kernel dev_t) are what a new watch is on; 0 if that could not be told.
+    """
 
     op: int
     tgid: int
@@ -78,6 +82,8 @@ class CallEvent(NamedTuple):
     comm: bytes
     path: bytes | None
     stack: RawStack
+    ino: int = 0
+    dev: int = 0
 
     @property
     def process(self) -> Process:

@@ -8,7 +8,7 @@ follows what is live and not what has happened.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from tracer.core.accounts import (
@@ -22,11 +22,14 @@ from tracer.core.accounts import (
 )
 from tracer.core.events import IN_MASK_ADD, IN_ONESHOT, CallEvent, Instance, LastEvent, Op, Process
 from tracer.core.stack import Stack
-from tracer.core.walk import HolderFd, KernelWatch, Walk, WatchRows
+from tracer.core.walk import Hidden, HolderFd, KernelWatch, Target, Walk, WatchRows
 
 # How long a removed descriptor is remembered, so that its add, should it arrive late, does not
 # come back to life. Far above the order's slack.
 _REMEMBER_NS = 100_000_000
+
+
+CauseOf = Callable[[Watch], Cause]
 
 
 class Difference(NamedTuple):
@@ -57,6 +60,7 @@ class Ledger:
         self.last_exit_at: int | None = None
         self._keep_freed_by_exit = keep_freed_by_exit
         self._has_baseline = False
+        self._hidden_before: Mapping[int, Hidden] = {}
         self._removals: deque[tuple[int, InstanceAccount, int]] = deque()
 
     # events
@@ -123,7 +127,10 @@ class Ledger:
         site.added += 1
         process.added += 1
         self.totals.added += 1
-        watch = Watch(event.wd, Origin.TRACED, process, event.ts, event.arg, site, event.path)
+        target = Target(event.dev, event.ino) if event.ino else None
+        watch = Watch(
+            event.wd, Origin.TRACED, process, event.ts, event.arg, site, event.path, target
+        )
         if account.removed_at.get(event.wd, 0) > event.ts:
             # its removal was drained before it
             site.removed[Cause.RM_WATCH] += 1
@@ -153,7 +160,9 @@ class Ledger:
         closed = tuple(
             account
             for key, account in self.instances.items()
-            if key not in walk.instances and _last_touched(account) < walk.began
+            if key not in walk.instances
+            and _last_touched(account) < walk.began
+            and not self._may_be_in_flight(account, walk)
         )
         gone: list[tuple[InstanceAccount, Watch]] = []
         unlisted: list[tuple[Instance, int, KernelWatch]] = []
@@ -171,26 +180,46 @@ class Ledger:
                 unlisted += [(key, wd, one) for wd, one in walked.watches.only(only_there)]
         return Difference(closed, tuple(gone), tuple(unlisted))
 
-    def reconcile(self, walk: Walk, *, baseline: bool = False) -> Difference:
+    def _may_be_in_flight(self, account: InstanceAccount, walk: Walk) -> bool:
+        """
+        Whether an instance that is in no table of descriptors may be on its way through a socket.
+
+        Its user is charged for it then, and for its watches. What was hidden in this way before
+        the trace is nothing that the ledger knows.
+        """
+        if account.opener is None or account.opener.uid is None:
+            return False
+        hidden = walk.hidden.get(account.opener.uid, Hidden(0, 0))
+        before = self._hidden_before.get(account.opener.uid, Hidden(0, 0))
+        return hidden.instances > before.instances and hidden.watches - before.watches >= len(
+            account.watches
+        )
+
+    def reconcile(
+        self, walk: Walk, *, baseline: bool = False, cause_of: CauseOf = lambda _: Cause.UNKNOWN
+    ) -> Difference:
         """
         Make the ledger say what the kernel says; returns what had to change.
 
         Call it with all events up to ``walk.ended`` applied. What the first walk finds, or one
-        with `baseline`, was there before the trace.
+        with `baseline`, was there before the trace. `cause_of` tells why a watch went of which
+        no event has told.
         """
         change = self.difference(walk)
         for account in change.closed:
-            self._close(account)
+            self._close(account, cause_of)
         for account, watch in change.gone:
-            self._leave(account, watch, Cause.UNKNOWN)
+            self._leave(account, watch, cause_of(watch))
         origin = Origin.BASELINE if baseline or not self._has_baseline else Origin.UNKNOWN
         for key, wd, kernel_watch in change.unlisted:
             self._adopt(walk, key, wd, kernel_watch, origin)
+        if baseline or not self._has_baseline:
+            self._hidden_before = walk.hidden
         self._has_baseline = True
         self._refresh(walk)
         return change
 
-    def _close(self, account: InstanceAccount) -> None:
+    def _close(self, account: InstanceAccount, cause_of: CauseOf) -> None:
         # a holder that closed it by itself has told no end
         holders = {holder.process for holder in account.holders}
         by_exit = bool(account.last_exit_at) and holders <= account.ended_holders
@@ -198,7 +227,7 @@ class Ledger:
             if not by_exit:
                 self._leave(account, watch, Cause.CLOSED)
             elif watch.at_exit != account.last_exit_at:
-                self._leave(account, watch, Cause.UNKNOWN)
+                self._leave(account, watch, cause_of(watch))
             elif self._keep_freed_by_exit and watch.origin is not Origin.BASELINE:
                 self._take_out(account, watch)
                 self.freed_by_exit.append((account, watch))
@@ -246,6 +275,11 @@ class Ledger:
             for process, account in self.accounts.processes.items()
             if not account.live and process not in busy
         ]
+
+    def payers(self) -> set[int]:
+        """The users that opened the instances, as far as the calls were seen."""
+        openers = (account.opener for account in self.instances.values())
+        return {opener.uid for opener in openers if opener is not None and opener.uid is not None}
 
     def fold(self, ended: Iterable[Process]) -> None:
         """Sum up by name what these did; only for those that are idle and have ended."""

@@ -57,6 +57,20 @@ class UserLimits:
 
 
 @dataclass(frozen=True)
+class AuditRow:
+    """
+    A user whom the kernel charges for more or less than is in any process's descriptors.
+
+    `limits` are the kernel's counters; `watches` and `instances` are what was found.
+    """
+
+    limits: UserLimits
+    watches: int
+    instances: int
+    explanation: str
+
+
+@dataclass(frozen=True)
 class ProcessRow:
     """One process. `exe`, `comm` are raw bytes; `rate` is adds per second of late."""
 
@@ -159,7 +173,8 @@ class Report:
     """
     One moment of a trace; the last one is judged.
 
-    `processes` are those that run, and the latest that ended; `ended` sums up the others.
+    `processes` are those that run, and the latest that ended; `ended` sums up the others. `audit`
+    is empty where the kernel's counters agree with what was found.
     """
 
     host: Host
@@ -170,6 +185,7 @@ class Report:
     sites: tuple[SiteRow, ...]
     failures: tuple[FailureRow, ...]
     ended: tuple[EndedRow, ...] = ()
+    audit: tuple[AuditRow, ...] = ()
 
     @property
     def live(self) -> int:

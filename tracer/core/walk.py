@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -125,13 +126,37 @@ class WalkedInstance(NamedTuple):
     payers: tuple[tuple[int, int], ...] = ()
 
 
+class Charge(NamedTuple):
+    """What a user is charged for by the kernel's counters, and what the walk found of it."""
+
+    user: UserUse
+    watches: int
+    instances: int
+
+    @property
+    def agrees(self) -> bool:
+        return (self.watches, self.instances) == (self.user.watches, self.user.instances)
+
+
+class Hidden(NamedTuple):
+    """How many instances and watches a user is charged for that are in no table of descriptors."""
+
+    instances: int
+    watches: int
+
+
 class Walk(NamedTuple):
-    """Instances and their users. Times are nanoseconds of CLOCK_MONOTONIC."""
+    """
+    Instances and their users. Times are nanoseconds of CLOCK_MONOTONIC.
+
+    `hidden` by uid, of all instances whatever is left of them by :meth:`only`.
+    """
 
     began: int
     ended: int
     instances: Mapping[Instance, WalkedInstance]
     users: tuple[UserUse, ...]
+    hidden: Mapping[int, Hidden] = {}
 
     def only(self, wanted: Callable[[WalkedInstance], bool]) -> Walk:
         """The walk as if there were no other instances."""
@@ -144,3 +169,39 @@ class Walk(NamedTuple):
     def unread(self) -> int:
         """How many instances could not be read."""
         return sum(walked.watches is None for walked in self.instances.values())
+
+    def charges(self) -> list[Charge]:
+        """
+        What each user is charged for, beside what was found; without those of whom an instance
+        could not be read.
+
+        Counters are read a moment before or after the watches: what happens meanwhile is a
+        difference that does not last.
+        """
+        watches: Counter[tuple[int, int]] = Counter()
+        instances: Counter[tuple[int, int]] = Counter()
+        unread: set[tuple[int, int]] = set()
+        for walked in self.instances.values():
+            instances.update(walked.payers)
+            if walked.watches is None:
+                unread.update(walked.payers)
+                continue
+            for payer in walked.payers:
+                watches[payer] += len(walked.watches)
+        users = {(user.userns, user.uid): user for user in self.users}
+        return [
+            Charge(user, watches[payer], instances[payer])
+            for payer, user in users.items()
+            if payer not in unread
+        ]
+
+    def with_hidden(self) -> Walk:
+        """The same with `hidden` told from it; for a walk that is whole."""
+        hidden: dict[int, Hidden] = {}
+        for user, watches, instances in self.charges():
+            known = hidden.get(user.uid, Hidden(0, 0))
+            hidden[user.uid] = Hidden(
+                max(known.instances, user.instances - instances),
+                max(known.watches, user.watches - watches),
+            )
+        return self._replace(hidden=hidden)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tracer.core.events import NO_STACK, CallEvent, Instance, LastEvent, Op, Process, RawStack
 
 HEAD = struct.Struct("=IIQ")
-CALL = struct.Struct("=IIQQQQQIIIiiIii16s")
+CALL = struct.Struct("=IIQQQQQQIIIiiIiiII16s")
 LAST = struct.Struct("=IIQQQQII")
 SPILL_KEY = struct.Struct("=QQiI")
 SPILLED = struct.Struct(f"={CALL.size}sQ128s")
@@ -167,20 +167,20 @@ def decode_spilled(value: bytes, frames: bytes) -> CallEvent:
     if len(value) != SPILLED.size:
         raise WireError(f"spilled call of {len(value)} bytes")
     call, _, path = SPILLED.unpack(value)
-    *facts, stack_bytes, path_bytes, comm = CALL.unpack(call)
+    *facts, stack_bytes, path_bytes, dev, _, comm = CALL.unpack(call)
     if stack_bytes > 0 and stack_bytes % _FRAME_BYTES:
         raise WireError(f"spilled call with {stack_bytes} bytes of frames")
     if stack_bytes > len(frames):
         stack_bytes, frames = -errno.ENOBUFS, b""
     stack = RawStack(frames[: max(stack_bytes, 0)], facts[6], min(stack_bytes, 0))
     kept = 0 < path_bytes <= len(path)
-    return _call_event(facts, comm, path[: path_bytes - 1] if kept else None, stack)
+    return _call_event(facts, dev, comm, path[: path_bytes - 1] if kept else None, stack)
 
 
 def _decode_call(record: bytes) -> CallEvent:
     if len(record) < CALL.size:
         raise WireError(f"call of {len(record)} bytes")
-    *facts, stack_bytes, path_bytes, comm = CALL.unpack_from(record)
+    *facts, stack_bytes, path_bytes, dev, _, comm = CALL.unpack_from(record)
     if stack_bytes > 0 and stack_bytes % _FRAME_BYTES:
         raise WireError(f"call with {stack_bytes} bytes of frames")
     path_at = CALL.size + max(stack_bytes, 0)
@@ -191,13 +191,13 @@ def _decode_call(record: bytes) -> CallEvent:
     if stack_bytes:
         stack = RawStack(record[CALL.size : path_at], facts[6], min(stack_bytes, 0))
     path = record[path_at : end - 1] if path_bytes > 0 else None
-    return _call_event(facts, comm, path, stack)
+    return _call_event(facts, dev, comm, path, stack)
 
 
 def _call_event(
-    facts: Sequence[int], comm: bytes, path: bytes | None, stack: RawStack
+    facts: Sequence[int], dev: int, comm: bytes, path: bytes | None, stack: RawStack
 ) -> CallEvent:
-    op, tgid, ts, group, gen, birth, _, exec_id, tid, uid, fd, ret, arg = facts
+    op, tgid, ts, group, gen, birth, _, ino, exec_id, tid, uid, fd, ret, arg = facts
     # by position: this runs for every call of a flood
     return CallEvent(
         op,
@@ -215,6 +215,8 @@ def _call_event(
         comm.partition(b"\0")[0],
         path,
         stack,
+        ino,
+        dev,
     )
 
 

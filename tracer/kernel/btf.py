@@ -28,7 +28,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("signal",),
         ("cred",),
     ),
-    "cred": (("euid",),),
+    "cred": (("euid",), ("ucounts",)),
     "signal_struct": (("live",),),
     "files_struct": (("fdt",),),
     "fdtable": (("max_fds",), ("open_fds",), ("fd",)),
@@ -44,6 +44,8 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "user_namespace": (("ucount_max",), ("ucounts",), ("ns",)),
     "ns_common": (("inum",),),
 }
+# Missing in some kernels: 0 there, which is no offset of theirs elsewhere.
+OPTIONAL = frozenset({("cred", "ucounts")})  # since 905ae01c4ae2 (in v5.14)
 ENUMERATORS: Mapping[str, tuple[str, ...]] = {
     "ucount_type": ("UCOUNT_INOTIFY_INSTANCES", "UCOUNT_INOTIFY_WATCHES"),
 }
@@ -192,7 +194,13 @@ def _offsets(btf: Btf) -> Iterable[str]:
     for struct_name, fields in FIELDS.items():
         for names in fields:
             macro = f"OFF_{struct_name}_{names[0]}".upper()
-            yield f"-D{macro}={btf.offset_of(struct_name, *names)}"
+            try:
+                offset = btf.offset_of(struct_name, *names)
+            except KeyError:
+                if (struct_name, names[0]) not in OPTIONAL:
+                    raise
+                offset = 0
+            yield f"-D{macro}={offset}"
 
 
 def _connector(btf: Btf) -> str:

@@ -86,6 +86,18 @@ def user_namespace(pid: int) -> int | None:
         return None
 
 
+def mounted_devices(pid: int) -> frozenset[int]:
+    """
+    The filesystems in the mount table of a process, each by the kernel's dev_t.
+
+    Raises OSError if the process is gone.
+    """
+    with open(f"/proc/{pid}/mountinfo", "rb") as table:
+        # proc(5): the third field is major:minor
+        fields = (line.split(b" ", 3)[2].split(b":") for line in table)
+        return frozenset(int(major) << 20 | int(minor) for major, minor in fields)
+
+
 @contextmanager
 def _process_folder(pid: int) -> Iterator[int]:
     # what is opened through this descriptor is of the same process, though its pid were reused

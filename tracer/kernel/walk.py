@@ -92,7 +92,8 @@ class KernelList:
             instances = _instances(rows)
             if all(walked.watches is not None for walked in instances.values()):
                 break
-        return Walk(began, time.monotonic_ns(), instances, _users(rows.users))
+        walk = Walk(began, time.monotonic_ns(), instances, _users(rows.users))
+        return walk.with_hidden()
 
     def rows(self) -> Rows:
         """One pass. Raises InotraceError if the kernel refuses."""

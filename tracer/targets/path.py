@@ -17,7 +17,7 @@ def path_state(pid: int, path: bytes | None, target: Target | None) -> str:
     if path is None:
         return "unverified"
     try:
-        found = os.stat(_seen_by(pid, path))
+        found = os.stat(seen_by(pid, path))
     except FileNotFoundError:
         return (
             "gone" if os.path.exists(f"/proc/{pid}/root") or path.startswith(b"/") else "unverified"
@@ -28,11 +28,15 @@ def path_state(pid: int, path: bytes | None, target: Target | None) -> str:
         return "unverified"
     if found.st_ino != target.ino:
         return "changed"
-    device = os.major(found.st_dev) << 20 | os.minor(found.st_dev)
-    return "verified" if device == target.dev else "unverified"
+    return "verified" if kernel_device(found) == target.dev else "unverified"
 
 
-def _seen_by(pid: int, path: bytes) -> bytes:
+def kernel_device(found: os.stat_result) -> int:
+    """The device as the kernel has it: major << 20 | minor."""
+    return os.major(found.st_dev) << 20 | os.minor(found.st_dev)
+
+
+def seen_by(pid: int, path: bytes) -> bytes:
     """The path from here: through the root or the working directory of the process."""
     if not path.startswith(b"/"):
         return b"/proc/%d/cwd/%s" % (pid, path)

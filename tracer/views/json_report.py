@@ -13,6 +13,7 @@ from typing import Any
 
 from tracer.core.accounts import Cause
 from tracer.core.report import (
+    AuditRow,
     EndedRow,
     FailureRow,
     InstanceRow,
@@ -56,6 +57,7 @@ def report_object(report: Report) -> dict[str, Any]:
             "complete": trace.complete,
         },
         "limits": [_limits(user) for user in report.limits],
+        "audit": [_audit(row) for row in report.audit],
         "processes": [*map(_process, report.processes), *map(_ended, report.ended)],
         "instances": [_instance(instance) for instance in report.instances],
         "sites": [_site(site) for site in report.sites],
@@ -83,6 +85,15 @@ def _limits(user: UserLimits) -> dict[str, Any]:
         "userns": user.userns,
         "watches": _use(user.watches),
         "instances": _use(user.instances),
+    }
+
+
+def _audit(row: AuditRow) -> dict[str, Any]:
+    """Where the kernel's counters, `limits`, are not what was found."""
+    return {
+        **_limits(row.limits),
+        "found": {"watches": row.watches, "instances": row.instances},
+        "explanation": row.explanation,
     }
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tracer.core.accounts import Cause
 from tracer.core.report import (
+    AuditRow,
     EndedRow,
     FailureRow,
     ProcessRow,
@@ -70,7 +71,10 @@ def _header(report: Report) -> Sequence[Text]:
     removed = trace.removed.get(Cause.RM_WATCH, 0)
     otherwise = sum(trace.removed.values()) - removed
     counts = f"{trace.added:,} added  {removed:,} removed  {otherwise:,} gone otherwise  "
-    lost = Text(f"{trace.lost:,} lost", "bold red" if trace.lost else "")
+    unhealed = trace.lost - trace.healed
+    lost = Text(f"{unhealed:,} lost", "bold red" if unhealed else "")
+    if trace.healed:
+        lost.append(f", {trace.healed:,} healed", "")
     equal = (
         Text("ledger = kernel", "green") if trace.complete else Text("ledger ≠ kernel", "bold red")
     )
@@ -110,6 +114,17 @@ def _warnings(report: Report, width: int) -> Iterator[Text]:
             "the verdicts are inconclusive.",
             width,
         )
+    for row in report.audit:
+        yield from _wrapped(_audit(row), width)
+
+
+def _audit(row: AuditRow) -> str:
+    user, watches, instances = row.limits, row.limits.watches.used, row.limits.instances.used
+    return (
+        f"The kernel charges {printable(user.user)} for {counted(watches, 'watch', 'watches')} and "
+        f"{counted(instances, 'instance')}, {row.watches:,} and {row.instances:,} were found: "
+        f"{row.explanation}."
+    )
 
 
 def _wrapped(sentence: str, width: int, indent: int = 0, style: str = "yellow") -> Iterator[Text]:

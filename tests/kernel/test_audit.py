@@ -1,0 +1,98 @@
+"""The kernel's own counters beside what is found: what they know that no list shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from harness import Puppet, process_of, removed
+
+from tracer.kernel.symbols import BccStacks
+from tracer.session import Filter, Session
+from tracer.views.json_report import report_object
+
+pytestmark = pytest.mark.usefixtures("root")
+
+# nobody else's, so that nobody else's instances come and go under the audit
+_UID = 52_317
+
+
+@pytest.fixture
+def stranger(puppet: Puppet) -> Puppet:
+    puppet.ok("become", _UID)
+    return puppet
+
+
+@pytest.fixture
+def watched(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders that anyone may watch."""
+    base = tmp_path_factory.getbasetemp()
+    for folder in (base.parent, base):
+        folder.chmod(0o711)
+    made = [tmp_path_factory.mktemp("watched") for _ in range(3)]
+    for folder in made:
+        folder.chmod(0o755)
+    return made
+
+
+def test_counters_that_agree_are_not_spoken_of(stranger: Puppet, watched: list[Path]) -> None:
+    with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
+        fd = stranger.ok("init")
+        stranger.ok("add", fd, watched[0])
+        report = report_object(session.finish())
+
+    assert report["audit"] == []
+    (limits,) = report["limits"]
+    assert (limits["uid"], limits["watches"]["used"], limits["instances"]["used"]) == (_UID, 1, 1)
+
+
+def test_an_instance_in_a_socket_is_not_taken_for_closed(
+    stranger: Puppet, watched: list[Path]
+) -> None:
+    """GIVEN an instance in flight WHEN judged THEN it lives, and the counters are spoken of."""
+    with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
+        here, there = divmod(stranger.ok("socketpair"), 1000)
+        fd = stranger.ok("init")
+        for folder in watched[:2]:
+            stranger.ok("add", fd, folder)
+        stranger.ok("send", here, fd)
+        stranger.ok("close", fd)
+        in_flight = report_object(session.finish())
+
+        received = stranger.ok("receive", there)
+        stranger.ok("add", received, watched[2])
+        arrived = report_object(session.finish())
+
+        stranger.ok("close", received)
+        closed = report_object(session.finish())
+
+    (audit,) = in_flight["audit"]
+    assert (audit["uid"], audit["watches"]["used"], audit["instances"]["used"]) == (_UID, 2, 1)
+    assert audit["found"] == {"watches": 0, "instances": 0}
+    assert "socket" in audit["explanation"]
+    assert process_of(in_flight, stranger.pid)["live"] == 2
+    assert in_flight["trace"]["removed_by_cause"] == removed()
+
+    assert (arrived["audit"], arrived["trace"]["complete"]) == ([], True)
+    assert process_of(arrived, stranger.pid)["live"] == 3
+    assert arrived["trace"]["added"] == 3
+
+    assert closed["trace"]["removed_by_cause"] == removed(closed=3)
+
+
+def test_an_instance_that_fell_out_of_its_socket_is_closed(
+    stranger: Puppet, watched: list[Path]
+) -> None:
+    with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
+        here, there = divmod(stranger.ok("socketpair"), 1000)
+        fd = stranger.ok("init")
+        stranger.ok("add", fd, watched[0])
+        stranger.ok("send", here, fd)
+        stranger.ok("close", fd)
+        session.finish()
+        stranger.ok("close", here)
+        stranger.ok("close", there)
+        report = report_object(session.finish())
+
+    assert report["audit"] == []
+    assert report["trace"]["removed_by_cause"] == removed(closed=1)
