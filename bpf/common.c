@@ -18,6 +18,12 @@
 #ifndef SCOPED
 #define SCOPED		0	/* trace the processes listed in scope only */
 #endif
+#ifndef GENERATION_ENTRIES
+#define GENERATION_ENTRIES	65536
+#endif
+#ifndef SCOPE_ENTRIES
+#define SCOPE_ENTRIES	65536
+#endif
 #ifndef STACKS
 #define STACKS		1	/* collect user stacks at all */
 #endif
@@ -32,6 +38,7 @@ enum counter {
 	LOST_UPDATES,		/* of watches whose add was kept as well */
 	LOST_PAIRS,		/* adds undone by removals: two records each */
 	UNHEALED,		/* records of which nothing is left */
+	UNFOLLOWED,		/* children for which scope had no room */
 	COUNTERS,
 };
 
@@ -62,10 +69,11 @@ BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 BPF_PERCPU_ARRAY(call_scratch, struct call_scratch, 1);
 /* group -> generation. LRU: a group that was freed is forgotten in time, one
  * in use is looked up and stays. */
-BPF_F_TABLE("lru_hash", u64, struct generation, generations, 65536, 0);
+BPF_F_TABLE("lru_hash", u64, struct generation, generations,
+	    GENERATION_ENTRIES, 0);
 /* tgid -> the image that was announced through arrivals */
 BPF_F_TABLE("lru_hash", u32, struct arrival, announced, 16384, 0);
-BPF_F_TABLE("hash", u32, u8, scope, 65536, 0);
+BPF_F_TABLE("hash", u32, u8, scope, SCOPE_ENTRIES, 0);
 
 static __always_inline u64 read_u64(u64 addr)
 {

@@ -117,8 +117,8 @@ int on_fork(struct bpf_raw_tracepoint_args *ctx)
 	u32 child = read_u32(ctx->args[1] + OFF_TASK_STRUCT_TGID);
 	u8 yes = 1;
 
-	if (child != parent && scope.lookup(&parent))
-		scope.update(&child, &yes);
+	if (child != parent && scope.lookup(&parent) && scope.update(&child, &yes))
+		count(UNFOLLOWED);
 	return 0;
 }
 

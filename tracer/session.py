@@ -123,7 +123,7 @@ class Session:
         # a call that took effect under the walk may end a moment after it
         self._apply(self._feed.all_until(walk.ended + SLACK_NS))
         charges = walk.charges()
-        walk = walk.only(self._scope())
+        walk = walk.named(self._ledger.recognized).only(self._scope())
         # also of whom no descriptor is left: an instance of theirs may be in a socket
         payers = {user.uid for user in walk.users} | self._ledger.payers()
         self._uncounted = tuple(

@@ -168,6 +168,7 @@ class Snapshots:
                 lost=counters.lost,
                 healed=counters.lost - counters.unhealed,
                 complete=complete and not totals.exits_truncated,
+                unfollowed=counters.unfollowed,
             ),
             limits=tuple(map(_user_limits, self._users)),
             processes=processes,

@@ -102,6 +102,18 @@ def folders(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
+def watchable(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Seven folders that any user may watch."""
+    base = tmp_path_factory.getbasetemp()
+    for folder in (base.parent, base):
+        folder.chmod(0o711)
+    made = [tmp_path_factory.mktemp("watchable") for _ in range(7)]
+    for folder in made:
+        folder.chmod(0o755)
+    return made
+
+
+@pytest.fixture
 def mounted(tmp_path: Path, root: None) -> Iterator[Callable[[str], Path]]:
     """Mounts a tmpfs with the given options; unmounted at the end unless the test did."""
     mounts: list[Path] = []

@@ -23,22 +23,10 @@ def stranger(puppet: Puppet) -> Puppet:
     return puppet
 
 
-@pytest.fixture
-def watched(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Folders that anyone may watch."""
-    base = tmp_path_factory.getbasetemp()
-    for folder in (base.parent, base):
-        folder.chmod(0o711)
-    made = [tmp_path_factory.mktemp("watched") for _ in range(3)]
-    for folder in made:
-        folder.chmod(0o755)
-    return made
-
-
-def test_counters_that_agree_are_not_spoken_of(stranger: Puppet, watched: list[Path]) -> None:
+def test_counters_that_agree_are_not_spoken_of(stranger: Puppet, watchable: list[Path]) -> None:
     with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
         fd = stranger.ok("init")
-        stranger.ok("add", fd, watched[0])
+        stranger.ok("add", fd, watchable[0])
         report = report_object(session.finish())
 
     assert report["audit"] == []
@@ -47,20 +35,20 @@ def test_counters_that_agree_are_not_spoken_of(stranger: Puppet, watched: list[P
 
 
 def test_an_instance_in_a_socket_is_not_taken_for_closed(
-    stranger: Puppet, watched: list[Path]
+    stranger: Puppet, watchable: list[Path]
 ) -> None:
     """GIVEN an instance in flight WHEN judged THEN it lives, and the counters are spoken of."""
     with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
         here, there = divmod(stranger.ok("socketpair"), 1000)
         fd = stranger.ok("init")
-        for folder in watched[:2]:
+        for folder in watchable[:2]:
             stranger.ok("add", fd, folder)
         stranger.ok("send", here, fd)
         stranger.ok("close", fd)
         in_flight = report_object(session.finish())
 
         received = stranger.ok("receive", there)
-        stranger.ok("add", received, watched[2])
+        stranger.ok("add", received, watchable[2])
         arrived = report_object(session.finish())
 
         stranger.ok("close", received)
@@ -81,12 +69,12 @@ def test_an_instance_in_a_socket_is_not_taken_for_closed(
 
 
 def test_an_instance_that_fell_out_of_its_socket_is_closed(
-    stranger: Puppet, watched: list[Path]
+    stranger: Puppet, watchable: list[Path]
 ) -> None:
     with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
         here, there = divmod(stranger.ok("socketpair"), 1000)
         fd = stranger.ok("init")
-        stranger.ok("add", fd, watched[0])
+        stranger.ok("add", fd, watchable[0])
         stranger.ok("send", here, fd)
         stranger.ok("close", fd)
         session.finish()

@@ -15,6 +15,7 @@ from rich.text import Text
 from tracer.core.accounts import Cause
 from tracer.core.events import CallEvent, Instance, LastEvent, Op, Process, RawStack
 from tracer.core.report import (
+    AuditRow,
     EndedRow,
     FailureRow,
     HolderRow,
@@ -312,6 +313,7 @@ def report(
     limits: Iterable[UserLimits] = (),
     instances: Iterable[InstanceRow] = (),
     ended: Iterable[EndedRow] = (),
+    audit: Iterable[AuditRow] = (),
     **changes: Any,
 ) -> Report:
     """`changes` are of the trace."""
@@ -324,6 +326,7 @@ def report(
         sites=tuple(sites),
         failures=tuple(failures),
         ended=tuple(ended),
+        audit=tuple(audit),
     )
 
 

@@ -30,7 +30,7 @@ from tracer.core.accounts import OTHERS, Cause, Failure, Origin, ProcessAccount,
 from tracer.core.events import IN_MASK_ADD, IN_ONESHOT, CallEvent, Instance, Op, Process
 from tracer.core.ledger import Ledger
 from tracer.core.stack import Stack, StackState, missing
-from tracer.core.walk import HolderFd, Walk
+from tracer.core.walk import HolderFd, Target, UserUse, Walk
 
 # The same address for a group as FIRST, made later.
 _REUSED = FIRST._replace(gen=5000)
@@ -713,3 +713,83 @@ def test_any_number_of_kinds_of_failures_is_counted_in_bounds() -> None:
     assert len(failures) == 1024 + 2
     assert failures[Failure(Op.RM, 22, None, OTHERS)] == 1500 - 512
     assert_counts_add_up(ledger)
+
+
+# --- what the kernel side forgot, and what is in no table of descriptors ---
+
+
+def test_a_forgotten_generation_is_that_of_the_latest_instance() -> None:
+    """GIVEN an address that was used twice WHEN told without a generation THEN it is the second."""
+    forgotten = FIRST._replace(gen=0)
+    ledger = _fed(init(100), add(111, 1), init(5_000, instance=_REUSED))
+    _fed(add(5_011, 1, instance=forgotten), ledger=ledger)
+    look = walk(walked([1], 6_003, forgotten), began=6_000).named(ledger.recognized)
+    ledger.reconcile(look)
+
+    assert _live(ledger) == [(_REUSED, 1)]
+    assert causes(ledger.totals.removed) == {Cause.CLOSED: 1}
+
+
+def test_an_instance_from_before_has_no_generation_to_forget() -> None:
+    before = FIRST._replace(gen=0)
+    ledger = Ledger()
+    ledger.reconcile(walk(walked([1], 1_003, before), began=1_000))
+    _fed(add(1_111, 2, instance=before), ledger=ledger)
+
+    assert _live(ledger) == [(before, 1), (before, 2)]
+
+
+_UID = 1000
+
+
+def _charged(watches: int, instances: int) -> Walk:
+    user = UserUse(_UID, 4026531837, watches, 8192, instances, 128)
+    return walk(began=2_000, users=(user,)).with_hidden()
+
+
+def _opened_with_two() -> Ledger:
+    ledger = Ledger()
+    ledger.reconcile(walk(began=50))
+    return _fed(init(100, uid=_UID), add(111, 1, uid=_UID), add(112, 2, uid=_UID), ledger=ledger)
+
+
+@pytest.mark.parametrize(
+    ("watches", "instances", "live"),
+    [(2, 1, 2), (3, 2, 2), (0, 0, 0), (1, 1, 0), (2, 0, 0)],
+)
+def test_an_instance_nobody_has_lives_if_its_user_is_charged_for_it(
+    watches: int, instances: int, live: int
+) -> None:
+    ledger = _opened_with_two()
+    ledger.reconcile(_charged(watches, instances))
+
+    assert len(_live(ledger)) == live
+    assert causes(ledger.totals.removed) == ({} if live else {Cause.CLOSED: 2})
+
+
+def test_what_was_in_flight_before_the_trace_is_none_of_its_instances() -> None:
+    ledger = Ledger()
+    ledger.reconcile(_charged(7, 1)._replace(began=50, ended=51))
+    _fed(init(100, uid=_UID), add(111, 1, uid=_UID), ledger=ledger)
+    ledger.reconcile(_charged(7, 1))
+
+    assert _live(ledger) == []
+
+
+# --- why a watch went ---
+
+
+def test_who_compares_tells_why_a_watch_went() -> None:
+    ledger = _fed(add(111, 1), add(112, 2), add(113, 3))
+    told = {1: Cause.DELETED, 2: Cause.UNMOUNTED}
+    ledger.reconcile(walk(walked([3], 1_003), began=1_000), cause_of=lambda watch: told[watch.wd])
+
+    assert causes(_site(ledger).removed) == {Cause.DELETED: 1, Cause.UNMOUNTED: 1}
+    assert_counts_add_up(ledger)
+
+
+def test_what_an_add_is_on_is_known_at_once() -> None:
+    ledger = _fed(add(111, 1, dev=0x800001, ino=2**63 + 5), add(112, 2))
+
+    by_wd = {watch.wd: watch.target for _, watch in ledger.watches()}
+    assert by_wd == {1: Target(0x800001, 2**63 + 5), 2: None}

@@ -30,7 +30,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.core.accounts import Cause
-from tracer.core.report import Report
+from tracer.core.report import AuditRow, Report, Use, UserLimits
 from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.core.verdict import Evidence, SiteHistory, Verdict, judge
 from tracer.views.report import report_lines
@@ -161,6 +161,20 @@ def test_healed_losses_are_told_but_warn_of_nothing() -> None:
 
     assert "0 lost, 23 healed" in lines[1]
     assert not any("inconclusive" in line for line in lines)
+
+
+def test_what_only_the_counters_know_is_shown_with_what_it_can_mean() -> None:
+    user = UserLimits(1000, "ann\x1b", 4026531837, Use(7, 8192), Use(2, 128))
+    text = " ".join(_lines(report(audit=[AuditRow(user, 5, 1, "an instance in a socket")])))
+
+    assert "charges ann\\x1b for 7 watches and 2 instances, 5 and 1 were found: an" in text
+    assert "an instance in a socket." in text
+
+
+def test_processes_that_could_not_be_followed_are_told() -> None:
+    text = " ".join(_lines(report(unfollowed=3)))
+
+    assert "3 processes of the command could not be followed" in text
 
 
 def test_only_what_was_not_healed_is_warned_of() -> None:

@@ -58,6 +58,7 @@ class Ledger:
         self.freed_by_exit: list[tuple[InstanceAccount, Watch]] = []
         self.totals = Totals()
         self.last_exit_at: int | None = None
+        self._latest: dict[int, Instance] = {}
         self._keep_freed_by_exit = keep_freed_by_exit
         self._has_baseline = False
         self._hidden_before: Mapping[int, Hidden] = {}
@@ -86,7 +87,7 @@ class Ledger:
             self.last_exit_at = max(self.last_exit_at or 0, event.ts)
         # also of an instance that no event or walk has told of: its watches are not known
         self.totals.exits_truncated += event.truncated
-        account = self.instances.get(event.instance)
+        account = self.instances.get(self.recognized(event.instance))
         if account is None:
             return
         account.ended_holders.add(event.process)
@@ -236,6 +237,8 @@ class Ledger:
             else:
                 self._leave(account, watch, Cause.CLOSED)
         del self.instances[account.instance]
+        if self._latest.get(account.instance.group) == account.instance:
+            del self._latest[account.instance.group]
 
     def _adopt(
         self, walk: Walk, key: Instance, wd: int, kernel_watch: KernelWatch, origin: Origin
@@ -322,10 +325,23 @@ class Ledger:
         account.without_target.discard(watch.wd)
 
     def _instance(self, key: Instance, now: int) -> InstanceAccount:
+        key = self.recognized(key)
         account = self.instances.get(key)
         if account is None:
             account = self.instances[key] = InstanceAccount(key, key.gen or now)
+            self._latest[key.group] = key
         return account
+
+    def recognized(self, key: Instance) -> Instance:
+        """
+        The instance that the ledger knows by this key.
+
+        The kernel side remembers only so many generations and tells 0 for one it forgot. As each
+        instance that is made gets one, that is the latest with this address.
+        """
+        if key.gen or key in self.instances:
+            return key
+        return self._latest.get(key.group, key)
 
 
 # stands for an instance that the ledger does not know

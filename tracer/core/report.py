@@ -25,6 +25,7 @@ class TraceSummary:
     """
     `removed` by cause over all sites. `lost` records never reached user space; `healed` of them
     had no lasting effect. `complete`: the ledger was verified equal to the kernel at the end.
+    `unfollowed` descendants of the command were not traced: too many ran at a time.
     """
 
     seconds: float
@@ -37,6 +38,7 @@ class TraceSummary:
     healed: int
     complete: bool
     command: str | None = None
+    unfollowed: int = 0
 
 
 @dataclass(frozen=True)
@@ -211,4 +213,5 @@ class Report:
     @property
     def conclusive(self) -> bool:
         """Nothing was lost for good, and the ledger is the kernel's own list."""
-        return self.trace.complete and self.trace.lost == self.trace.healed
+        trace = self.trace
+        return trace.complete and trace.lost == trace.healed and not trace.unfollowed

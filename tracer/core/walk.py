@@ -165,6 +165,13 @@ class Walk(NamedTuple):
         users = tuple(user for user in self.users if (user.userns, user.uid) in charged)
         return self._replace(instances=instances, users=users)
 
+    def named(self, name: Callable[[Instance], Instance]) -> Walk:
+        """The walk with other keys."""
+        renamed = {
+            name(key): walked._replace(instance=name(key)) for key, walked in self.instances.items()
+        }
+        return self._replace(instances=renamed)
+
     @property
     def unread(self) -> int:
         """How many instances could not be read."""

@@ -15,6 +15,7 @@ from tracer.kernel.bpf_call import NUMBERS
 
 _TRACEFS = Path("/sys/kernel/tracing")
 _TRACEFS_IN_DEBUGFS = Path("/sys/kernel/debug/tracing")
+_TIME_OFFSETS = Path("/proc/self/timens_offsets")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF = Path("/sys/kernel/btf/vmlinux")
 # the last of enum bpf_cmd and then some: refused as invalid by every kernel that has BPF
@@ -28,6 +29,7 @@ def prepare(notice: Callable[[str], None]) -> None:
     `notice` is told what was changed. Raises InotraceError with what to do.
     """
     _need_root()
+    _need_the_hosts_clock()
     _need_bcc()
     _need_bpf()
     _need_no_lockdown()
@@ -38,6 +40,20 @@ def prepare(notice: Callable[[str], None]) -> None:
 def _need_root() -> None:
     if os.geteuid() != 0:
         raise InotraceError("tracing needs root: run it with sudo")
+
+
+def _need_the_hosts_clock() -> None:
+    """BPF programs read the host's clock: ours has to be the same (time_namespaces(7))."""
+    try:
+        offsets = _TIME_OFFSETS.read_text().split()
+    except OSError:
+        return
+    # name, seconds, nanoseconds, for each clock
+    if any(int(number) for at, number in enumerate(offsets) if at % 3):
+        raise InotraceError(
+            "inotrace runs in a time namespace of its own: start it in the host's "
+            "(nsenter -t 1 --time)"
+        )
 
 
 def _need_bcc() -> None:

@@ -50,7 +50,8 @@ class Counters(NamedTuple):
 
     As enum counter in bpf/common.c: `lost` are all that were refused; failed calls, updates, and
     pairs of add and removal (two records each) are counted only, of `unhealed` nothing is left,
-    and the others wait in the spill or were taken from there.
+    and the others wait in the spill or were taken from there. `unfollowed` are descendants that
+    are not traced because too many are.
     """
 
     submitted: int
@@ -59,6 +60,7 @@ class Counters(NamedTuple):
     updates: int
     pairs: int
     unhealed: int
+    unfollowed: int
 
 
 def bpf_folder() -> Path:

@@ -55,6 +55,7 @@ def report_object(report: Report) -> dict[str, Any]:
             "lost": trace.lost,
             "healed": trace.healed,
             "complete": trace.complete,
+            "unfollowed": trace.unfollowed,
         },
         "limits": [_limits(user) for user in report.limits],
         "audit": [_audit(row) for row in report.audit],

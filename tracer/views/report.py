@@ -114,6 +114,13 @@ def _warnings(report: Report, width: int) -> Iterator[Text]:
             "the verdicts are inconclusive.",
             width,
         )
+    if trace.unfollowed:
+        unfollowed = counted(trace.unfollowed, "process", "processes")
+        yield from _wrapped(
+            f"{unfollowed} of the command could not be followed, too many ran at a time: "
+            "the verdicts are inconclusive.",
+            width,
+        )
     for row in report.audit:
         yield from _wrapped(_audit(row), width)
 
