@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import platform
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
@@ -46,6 +47,8 @@ from tracer.targets.users import user_name
 
 # How many processes that have ended are told apart; those before them are summed up by name.
 _ENDED_MAX = 1024
+# How many watches of a place are shown, each with the state of its path.
+_TARGETS_MAX = 10_000
 # Rank of sites in a report: what needs action first.
 _ORDER = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
@@ -90,7 +93,7 @@ class Snapshots:
         """How it stands now: processes with rates, sites by live watches, no verdicts."""
         rates = self._rates()
         sites = [
-            self._site_row(site, _unjudged(), ())
+            self._site_row(site, _unjudged())
             for site in sorted(
                 (site for site in self._ledger.accounts.sites.values() if site.live),
                 key=lambda site: -site.live,
@@ -109,35 +112,33 @@ class Snapshots:
         # a command is judged as it stood when it ended, not when that was noticed
         all_ended = self._ledger.last_exit_at if not self._ledger.instances else None
         ended = all_ended or time.monotonic_ns()
-        left: dict[int, list[tuple[InstanceAccount, Watch]]] = defaultdict(list)
-        not_seen: dict[Process, list[tuple[InstanceAccount, Watch]]] = defaultdict(list)
-        for account, watch in self._ledger.watches():
+        left: dict[int, list[Watch]] = defaultdict(list)
+        not_seen: dict[Process, list[Watch]] = defaultdict(list)
+        for _, watch in self._ledger.watches():
             if watch.site is not None:
-                left[id(watch.site)].append((account, watch))
+                left[id(watch.site)].append(watch)
             elif watch.origin is Origin.UNKNOWN:
-                not_seen[watch.owner.process].append((account, watch))
+                not_seen[watch.owner.process].append(watch)
         sites = []
         leaked: Counter[Process] = Counter()
         for site in self._ledger.accounts.sites.values():
-            entries = left[id(site)]
+            watches = left[id(site)]
             if not site.added:
                 continue
-            judgement = self._judge(site, entries, ended)
+            judgement = self._judge(site, watches, ended)
             if judgement.verdict is Verdict.LEAK:
-                leaked.update(watch.owner.process for _, watch in entries)
-            sites.append(self._site_row(site, judgement, self._targets(entries, ended)))
-        for entries in not_seen.values():
-            sites.append(self._unseen_row(entries, ended))
+                leaked.update(watch.owner.process for watch in watches)
+            sites.append(self._site_row(site, judgement, watches, ended))
+        for watches in not_seen.values():
+            sites.append(self._unseen_row(watches, ended))
         sites.sort(key=lambda site: (_ORDER[site.verdict], -site.live, -site.added))
         report = self._report(counters, complete, self._process_rows({}, leaked), sites)
         return replace(report, audit=tuple(map(_audit_row, uncounted)))
 
-    def _judge(
-        self, site: Site, entries: Iterable[tuple[InstanceAccount, Watch]], ended: int
-    ) -> Judgement:
+    def _judge(self, site: Site, watches: Iterable[Watch], ended: int) -> Judgement:
         return judge(
             SiteHistory(
-                live_added_at=[watch.added_at for _, watch in entries],
+                live_added_at=[watch.added_at for watch in watches],
                 freed_by_exit=site.freed_by_exit,
                 removed=site.removed,
                 judged_until=ended - int(self._older_s * 1e9),
@@ -263,46 +264,48 @@ class Snapshots:
         return facts.comm if facts is not None else b"?"
 
     def _site_row(
-        self, site: Site, judgement: Judgement, targets: tuple[TargetRow, ...]
+        self, site: Site, judgement: Judgement, watches: Sequence[Watch] = (), ended: int = 0
     ) -> SiteRow:
         return SiteRow(
             id=site_id(site.place),
             verdict=judgement.verdict,
             comm=site.comm,
-            pids=tuple(sorted({target.pid for target in targets})),
+            pids=tuple(sorted({watch.owner.process.pid for watch in watches})),
             live=site.live,
             added=site.added,
             removed=dict(site.removed),
             per_round=(),
             stack=site.stack,
             evidence=judgement.evidence,
-            targets=targets,
+            targets=self._targets(watches, ended),
         )
 
-    def _unseen_row(self, entries: list[tuple[InstanceAccount, Watch]], ended: int) -> SiteRow:
-        owner = entries[0][1].owner
+    def _unseen_row(self, watches: Sequence[Watch], ended: int) -> SiteRow:
+        owner = watches[0].owner
         comm = self._comm(owner.process)
         stack = missing("inotrace did not see them being added")
-        freed = sum(account.instance not in self._ledger.instances for account, _ in entries)
+        freed = sum(
+            watch.owner is owner and watch.site is None for _, watch in self._ledger.freed_by_exit
+        )
         place = Place(int(Op.ADD), comm, owner.process, stack.reason)
-        judgement = unseen(len(entries), freed)
+        judgement = unseen(len(watches), freed)
         return SiteRow(
             id=site_id(place),
             verdict=judgement.verdict,
             comm=comm,
             pids=(owner.process.pid,),
-            live=len(entries),
+            live=len(watches),
             added=0,
             removed={},
             per_round=(),
             stack=stack,
             evidence=judgement.evidence,
-            targets=self._targets(entries, ended),
+            targets=self._targets(watches, ended),
         )
 
-    def _targets(
-        self, entries: Iterable[tuple[InstanceAccount, Watch]], ended: int
-    ) -> tuple[TargetRow, ...]:
+    def _targets(self, watches: Sequence[Watch], ended: int) -> tuple[TargetRow, ...]:
+        # the oldest first, and no more than anyone reads: each is looked up
+        oldest = heapq.nsmallest(_TARGETS_MAX, watches, key=lambda watch: watch.added_at)
         return tuple(
             TargetRow(
                 path=watch.path,
@@ -312,7 +315,7 @@ class Snapshots:
                 age_s=(ended - watch.added_at) / 1e9,
                 state=path_state(watch.owner.process.pid, watch.path, watch.target),
             )
-            for _, watch in sorted(entries, key=lambda entry: entry[1].added_at)
+            for watch in oldest
         )
 
 

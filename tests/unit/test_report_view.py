@@ -259,7 +259,7 @@ def test_gone_targets_are_counted() -> None:
 def test_unknown_paths_are_passed_over_for_one_that_is_known() -> None:
     targets = (target(1, path=None), target(2), target(3))
 
-    assert "  where /run/secrets/2   and 2 more" in _lines(report([leak(targets=targets)]))
+    assert "  where /run/secrets/2   and 2 more" in _lines(report([leak(targets=targets, live=3)]))
     assert "where" not in _text(report([leak(targets=(target(1, path=None),))]))
 
 

@@ -139,7 +139,11 @@ class TargetRow:
 
 @dataclass(frozen=True)
 class SiteRow:
-    """A place in the code: what it added, what is left, and the verdict on it."""
+    """
+    A place in the code: what it added, what is left, and the verdict on it.
+
+    `targets` are the oldest of the `live` watches; not all of them if they are very many.
+    """
 
     id: str
     verdict: Verdict

@@ -16,7 +16,6 @@ from tracer.core.report import (
     ProcessRow,
     Report,
     SiteRow,
-    TargetRow,
     UserLimits,
 )
 from tracer.core.stack import Frame, Stack, StackState, own_frames
@@ -148,7 +147,7 @@ def _full_sites(sites: Sequence[SiteRow], width: int, full_stacks: bool) -> Iter
         yield from _stack_lines(site.stack, width, full_stacks)
         for i, evidence in enumerate(site.evidence):
             yield Text(f"  {'why' if i == 0 else '':<5} {evidence.text}")
-        yield from _where(site.targets, width)
+        yield from _where(site, width)
         yield Text()
     if len(sites) > _SITES_SHOWN:
         rest = sites[_SITES_SHOWN:]
@@ -217,11 +216,12 @@ def frame_columns(frame: Frame) -> tuple[str, str]:
     return printable(frame.function), module
 
 
-def _where(targets: Sequence[TargetRow], width: int) -> Iterator[Text]:
+def _where(site: SiteRow, width: int) -> Iterator[Text]:
+    targets = site.targets
     named = [target for target in targets if target.path is not None]
     if not named:
         return
-    more = f"   and {len(targets) - 1:,} more" if len(targets) > 1 else ""
+    more = f"   and {site.live - 1:,} more" if site.live > 1 else ""
     path = shortened(printable(named[0].path or b""), max(width - 8 - len(more), 20))
     yield Text(f"  where {path}{more}")
     gone = sum(target.state == "gone" for target in targets)
