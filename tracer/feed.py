@@ -19,6 +19,8 @@ from tracer.kernel.stream import Stream
 from tracer.stacks.resolver import StackResolver
 from tracer.targets.processes import ProcessTable
 
+# past the __new__ of a NamedTuple, which is Python
+_make_traced = Traced._make
 _NO_CALL = missing("not a call")
 
 
@@ -99,9 +101,10 @@ class Feed:
 
     def _symbolized(self, events: Iterable[CallEvent | LastEvent]) -> Iterator[Traced]:
         # before ordering: a process may end any moment, and its names with it
+        resolve = self._stacks.resolve
         for event in events:
-            stack = self._stacks.resolve(event) if isinstance(event, CallEvent) else _NO_CALL
-            yield Traced(event.ts, event, stack)
+            stack = resolve(event) if isinstance(event, CallEvent) else _NO_CALL
+            yield _make_traced((event.ts, event, stack))
 
     def _meet(self, arrival: Arrival) -> None:
         self._stacks.meet(arrival)

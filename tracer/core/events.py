@@ -40,6 +40,10 @@ class Instance(NamedTuple):
     gen: int
 
 
+# past the __new__ of a NamedTuple, which is Python: these are made for every call of a flood
+_make_process, _make_instance = Process._make, Instance._make
+
+
 class RawStack(NamedTuple):
     """
     A user stack as the kernel collected it.
@@ -87,11 +91,11 @@ class CallEvent(NamedTuple):
 
     @property
     def process(self) -> Process:
-        return Process(self.tgid, self.birth)
+        return _make_process((self.tgid, self.birth))
 
     @property
     def instance(self) -> Instance:
-        return Instance(self.group, self.gen)
+        return _make_instance((self.group, self.gen))
 
     @property
     def wd(self) -> int:

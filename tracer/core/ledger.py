@@ -325,6 +325,9 @@ class Ledger:
         account.without_target.discard(watch.wd)
 
     def _instance(self, key: Instance, now: int) -> InstanceAccount:
+        account = self.instances.get(key)
+        if account is not None:
+            return account
         key = self.recognized(key)
         account = self.instances.get(key)
         if account is None:

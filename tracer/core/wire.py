@@ -9,8 +9,7 @@ from __future__ import annotations
 import enum
 import errno
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tracer.core.events import NO_STACK, CallEvent, Instance, LastEvent, Op, Process, RawStack
 
@@ -167,56 +166,73 @@ def decode_spilled(value: bytes, frames: bytes) -> CallEvent:
     if len(value) != SPILLED.size:
         raise WireError(f"spilled call of {len(value)} bytes")
     call, _, path = SPILLED.unpack(value)
-    *facts, stack_bytes, path_bytes, dev, _, comm = CALL.unpack(call)
+    facts = CALL.unpack(call)
+    stack_bytes, path_bytes = facts[_STACK_BYTES], facts[_PATH_BYTES]
     if stack_bytes > 0 and stack_bytes % _FRAME_BYTES:
         raise WireError(f"spilled call with {stack_bytes} bytes of frames")
     if stack_bytes > len(frames):
         stack_bytes, frames = -errno.ENOBUFS, b""
-    stack = RawStack(frames[: max(stack_bytes, 0)], facts[6], min(stack_bytes, 0))
     kept = 0 < path_bytes <= len(path)
-    return _call_event(facts, dev, comm, path[: path_bytes - 1] if kept else None, stack)
+    return _call_event(
+        facts,
+        frames[: max(stack_bytes, 0)],
+        min(stack_bytes, 0),
+        path[: path_bytes - 1] if kept else None,
+    )
 
 
 def _decode_call(record: bytes) -> CallEvent:
-    if len(record) < CALL.size:
-        raise WireError(f"call of {len(record)} bytes")
-    *facts, stack_bytes, path_bytes, dev, _, comm = CALL.unpack_from(record)
-    if stack_bytes > 0 and stack_bytes % _FRAME_BYTES:
-        raise WireError(f"call with {stack_bytes} bytes of frames")
-    path_at = CALL.size + max(stack_bytes, 0)
-    end = path_at + max(path_bytes, 0)
-    if len(record) < end:
-        raise WireError(f"call of {len(record)} bytes holds {end}")
-    stack = NO_STACK
-    if stack_bytes:
-        stack = RawStack(record[CALL.size : path_at], facts[6], min(stack_bytes, 0))
-    path = record[path_at : end - 1] if path_bytes > 0 else None
-    return _call_event(facts, dev, comm, path, stack)
+    size = len(record)
+    if size < CALL.size:
+        raise WireError(f"call of {size} bytes")
+    facts = CALL.unpack_from(record)
+    stack_bytes, path_bytes = facts[_STACK_BYTES], facts[_PATH_BYTES]
+    end = path_at = CALL.size
+    if stack_bytes > 0:
+        if stack_bytes % _FRAME_BYTES:
+            raise WireError(f"call with {stack_bytes} bytes of frames")
+        end = path_at = path_at + stack_bytes
+    if path_bytes > 0:
+        end += path_bytes
+    if size < end:
+        raise WireError(f"call of {size} bytes holds {end}")
+    return _call_event(
+        facts,
+        record[CALL.size : path_at],
+        stack_bytes if stack_bytes < 0 else 0,
+        record[path_at : end - 1] if path_bytes > 0 else None,
+    )
 
 
-def _call_event(
-    facts: Sequence[int], dev: int, comm: bytes, path: bytes | None, stack: RawStack
-) -> CallEvent:
-    op, tgid, ts, group, gen, birth, _, ino, exec_id, tid, uid, fd, ret, arg = facts
-    # by position: this runs for every call of a flood
-    return CallEvent(
-        op,
-        tgid,
-        ts,
-        group,
-        gen,
-        birth,
-        exec_id,
-        tid,
-        uid,
-        fd,
-        ret,
-        arg,
-        comm.partition(b"\0")[0],
-        path,
-        stack,
-        ino,
-        dev,
+# where these stand among the fields of CALL
+_STACK_BYTES, _PATH_BYTES = 14, 15
+# past the __new__ of a NamedTuple, which is Python: this runs for every call of a flood
+_make_event = CallEvent._make
+
+
+def _call_event(facts: tuple[Any, ...], frames: bytes, error: int, path: bytes | None) -> CallEvent:
+    op, tgid, ts, group, gen, birth, caller, ino, exec_id, tid, uid, fd, ret, arg, *_ = facts
+    stack = RawStack(frames, caller, error) if frames or error else NO_STACK
+    return _make_event(
+        (
+            op,
+            tgid,
+            ts,
+            group,
+            gen,
+            birth,
+            exec_id,
+            tid,
+            uid,
+            fd,
+            ret,
+            arg,
+            facts[-1].partition(b"\0")[0],
+            path,
+            stack,
+            ino,
+            facts[-3],
+        )
     )
 
 

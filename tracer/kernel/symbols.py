@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from contextlib import suppress
+from functools import cache
 from typing import NamedTuple
 
 from tracer.core.events import CallEvent, errno_name
@@ -171,7 +172,7 @@ class BccStacks:
         # most programs have the libc that inotrace has: read it before a process needs it
         _Image(_ImageKey(os.getpid(), 0, 0), self._tables).close()
         self._images: OrderedDict[_ImageKey, _Image] = OrderedDict()
-        self._stacks: dict[tuple[_ImageKey, bytes, int], Stack] = {}
+        self._stacks: dict[tuple[int, int, int, bytes, int], Stack] = {}
 
     def meet(self, arrival: Arrival) -> None:
         with self._lock:
@@ -179,14 +180,12 @@ class BccStacks:
 
     def resolve(self, event: CallEvent) -> Stack:
         raw = event.stack
-        if raw.error:
-            return missing(f"the kernel could not read it ({errno_name(raw.error)})")
         if not raw.frames:
-            return missing("the kernel collected no frames")
-        image_key = _ImageKey(event.tgid, event.birth, event.exec_id)
-        key = (image_key, raw.frames, raw.caller)
+            return _without_frames(raw.error)
+        key = (event.tgid, event.birth, event.exec_id, raw.frames, raw.caller)
         stack = self._stacks.get(key)
         if stack is None:
+            image_key = _ImageKey(event.tgid, event.birth, event.exec_id)
             if len(self._stacks) >= _STACKS_MAX:
                 self._stacks.clear()
             with self._lock:
@@ -207,6 +206,13 @@ class BccStacks:
                 self._images.popitem(last=False)[1].close()
         self._images.move_to_end(key)
         return image
+
+
+@cache
+def _without_frames(error: int) -> Stack:
+    if error:
+        return missing(f"the kernel could not read it ({errno_name(error)})")
+    return missing("the kernel collected no frames")
 
 
 def _symbolized(image: _Image, addresses: tuple[int, ...], caller: int) -> Stack:
