@@ -4,7 +4,8 @@
  *
  *	flood PAIRS PROCESSES
  *
- * Prints the nanoseconds a pair took on average: wall time times processes, by pairs.
+ * Prints "ready" and waits for a line before the first call, so that whoever traces can be there
+ * by then. Prints the nanoseconds a pair took on average: wall time times processes, by pairs.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +23,7 @@ static void die(const char *what)
 	exit(1);
 }
 
-static void flood(long pairs)
+static void flood(long pairs, int begin)
 {
 	char folder[] = "/tmp/inotrace-flood-XXXXXX";
 	char events[4096];
@@ -30,6 +31,9 @@ static void flood(long pairs)
 
 	if (instance < 0 || !mkdtemp(folder))
 		die("flood");
+	/* ends when the parent closes the other end */
+	if (read(begin, events, 1) < 0)
+		die("read");
 	for (long i = 0; i < pairs; i++) {
 		int wd = inotify_add_watch(instance, folder, IN_CREATE);
 
@@ -55,12 +59,15 @@ int main(int argc, char **argv)
 {
 	long pairs = argc > 1 ? atol(argv[1]) : 0;
 	int processes = argc > 2 ? atoi(argv[2]) : 0;
-	double begin = now();
+	int begin[2];
+	double began;
 
 	if (pairs <= 0 || processes <= 0) {
 		fprintf(stderr, "usage: flood PAIRS PROCESSES\n");
 		return 2;
 	}
+	if (pipe(begin))
+		die("pipe");
 	for (int i = 0; i < processes; i++) {
 		pid_t child = fork();
 
@@ -68,13 +75,20 @@ int main(int argc, char **argv)
 			die("fork");
 		if (child == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
-			flood(pairs / processes);
+			close(begin[1]);
+			flood(pairs / processes, begin[0]);
 			return 0;
 		}
 	}
+	printf("ready\n");
+	fflush(stdout);
+	if (getchar() != '\n')
+		return 1;
+	began = now();
+	close(begin[1]);
 	for (int status = 0; wait(&status) > 0;)
 		if (status)
 			return 1;
-	printf("%.0f\n", (now() - begin) * processes / pairs);
+	printf("%.0f\n", (now() - began) * processes / pairs);
 	return 0;
 }
