@@ -11,11 +11,14 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 CHECKOUT = Path(__file__).parents[2]
+# what is measured is this checkout, whatever is installed
+sys.path.insert(0, str(CHECKOUT))
+
 MIB = 1024  # in KiB, which /proc counts in
 
 # frame pointers, and no tail call: every tool is to find main above the call
@@ -52,14 +55,11 @@ def tmpfs(on: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def at_least(sysctl: str, wanted: int) -> Iterator[None]:
-    """Raise a limit if it is lower, and put it back."""
+def more(sysctl: str, by: int) -> Iterator[None]:
+    """Raise a limit, of which others may have used a part, and put it back."""
     file = Path("/proc/sys") / sysctl
     before = file.read_text()
-    if int(before) >= wanted:
-        yield
-        return
-    file.write_text(f"{wanted}\n")
+    file.write_text(f"{int(before) + by}\n")
     try:
         yield
     finally:
@@ -70,11 +70,12 @@ class Worker:
     """
     One of the C programs, or a tool that starts it: ready once made, then it answers lines.
 
-    What it says on standard error goes to `errors`.
+    What it says on standard error goes to `errors`, if that is given.
     """
 
-    def __init__(self, *command: str | Path, errors: Path = Path(os.devnull)) -> None:
-        with errors.open("wb") as file:
+    def __init__(self, *command: str | Path, errors: Path | None = None) -> None:
+        with ExitStack() as opened:
+            file = opened.enter_context(errors.open("wb")) if errors is not None else None
             self.process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.PIPE,
@@ -97,18 +98,13 @@ class Worker:
 
     def ask(self, question: str = "") -> int:
         """Send a line; the number that comes back."""
-        self.tell(question)
-        return int(self._line())
-
-    def tell(self, line: str = "") -> None:
-        """Send a line whose answer is read later."""
         assert self.process.stdin is not None
-        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.write(question.encode() + b"\n")
         self.process.stdin.flush()
-
-    def answer(self) -> int:
-        """To the last line that was told."""
-        return int(self._line())
+        answer = self._line()
+        if not answer:
+            raise RuntimeError(f"{self.process.args!r} ended with {self.process.wait()}")
+        return int(answer)
 
     def _line(self) -> bytes:
         assert self.process.stdout is not None

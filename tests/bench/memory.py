@@ -23,12 +23,12 @@ from common import (
     Sampler,
     Trace,
     Worker,
-    at_least,
     build,
     cpu_seconds,
     finished,
     folder,
     memory,
+    more,
     print_table,
     require_root,
     tmpfs,
@@ -102,7 +102,7 @@ def _highest(samples: Sequence[Memory]) -> list[int]:
 
 
 def _live(scratch: Path, watches: int) -> None:
-    limit = at_least("fs/inotify/max_user_watches", watches + 10_000)
+    limit = more("fs/inotify/max_user_watches", by=watches)
     with tmpfs(scratch / "files") as files, limit:
         hold = build("hold", scratch)
         with Worker(hold, files, str(watches), str(_INSTANCES)) as holder:

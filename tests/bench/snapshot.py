@@ -15,9 +15,9 @@ import subprocess
 import time
 from typing import Callable, NamedTuple
 
-from common import Worker, at_least, build, folder, print_table, require_root, tmpfs
+from common import Worker, build, folder, more, print_table, require_root, tmpfs
 
-from tracer.core.wire import WALK_CONTROL
+from tracer.core.wire import WALK_CONTROL, WalkControl
 from tracer.kernel.fdinfo import inotify_fds, read_watches
 from tracer.kernel.preflight import prepare
 from tracer.kernel.probe import Probe, Scope
@@ -30,8 +30,8 @@ class _KernelPart(KernelList):
     """A walk whose rows are thrown away: what the kernel takes of it."""
 
     def _take(self, rows: Rows) -> None:
-        control = list(WALK_CONTROL.unpack_from(self._control))
-        WALK_CONTROL.pack_into(self._control, 0, *control[:2], 0, 0)
+        control = WalkControl(*WALK_CONTROL.unpack_from(self._control))
+        WALK_CONTROL.pack_into(self._control, 0, *control._replace(watches=0, holders=0))
 
 
 class Reading(NamedTuple):
@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     require_root()
     prepare(print)
-    limit = at_least("fs/inotify/max_user_watches", arguments.watches + 10_000)
+    limit = more("fs/inotify/max_user_watches", by=arguments.watches)
     with folder() as scratch, tmpfs(scratch / "files") as files, limit:
         hold = build("hold", scratch)
         with Worker(hold, files, str(arguments.watches), "1") as holder:
