@@ -93,7 +93,7 @@ def _measure(holder: Worker, watches: int, rounds: int) -> None:
         for name in took
     ]
     print_table(
-        f"Reading {watches:,} live watches ({found:,} found); medians of {rounds} rounds",
+        f"Reading {watches:,} live watches ({found:,} on the machine); medians of {rounds} rounds",
         ("", "ms", "least to most", "worst stall ms", "of all rounds"),
         rows,
     )
