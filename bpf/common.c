@@ -45,6 +45,8 @@ BPF_PERF_OUTPUT(events);
 BPF_PERF_OUTPUT(arrivals);
 BPF_ARRAY(learned, struct learned, 1);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
+/* nonzero once the buffers are open: before, a record could only be lost */
+BPF_ARRAY(gate, u32, 1);
 BPF_PERCPU_ARRAY(call_scratch, struct call_scratch, 1);
 /* group -> generation. LRU: a group that was freed is forgotten in time, one
  * in use is looked up and stays. */
@@ -67,6 +69,14 @@ static __always_inline u32 read_u32(u64 addr)
 
 	bpf_probe_read_kernel(&value, sizeof(value), (void *)addr);
 	return value;
+}
+
+static __always_inline bool is_tracing(void)
+{
+	int zero = 0;
+	u32 *open = gate.lookup(&zero);
+
+	return open && *open;
 }
 
 static __always_inline void count(u32 which)

@@ -178,7 +178,7 @@ def test_the_first_interrupt_only_asks_from_the_beginning_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: ModuleType
 ) -> None:
     """GIVEN a report that is begun WHEN interrupted before the probes THEN it is written."""
-    monkeypatch.setattr(command, "prepare", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(command, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     report = tmp_path / "report"
     name = command.__name__.rpartition(".")[2]
     monkeypatch.setattr(sys, "argv", ["inotrace", name, "-o", str(report)])

@@ -57,7 +57,7 @@ def _tracefs(path: str) -> Path:
 
 
 def _layout_in_c(folder: Path) -> dict[str, Field]:
-    source = (CHECKOUT / "bpf/calls.c").read_text()
+    source = (CHECKOUT / "bpf/tracepoint.c").read_text()
     struct = re.search(r"^struct sys_exit \{.*?^\};", source, re.MULTILINE | re.DOTALL)
     assert struct is not None
     program = f"""
@@ -331,8 +331,8 @@ def test_nothing_is_left_after_close() -> None:
     after = _descriptors()
 
     assert after == before
-    # init, add, rm, iterator, fork, exit, the walk at exit
-    assert len(programs) == 7
+    # init in two forms, add, rm, doorbell, iterator, fork, exit, the walk at exit
+    assert len(programs) == 9
     until(lambda: not any(map(_is_loaded, programs)), "the end of the programs")
 
 

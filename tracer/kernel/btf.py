@@ -43,6 +43,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "ucounts": (("ns",), ("uid",), ("ucount",)),
     "user_namespace": (("ucount_max",), ("ns",)),
     "ns_common": (("inum",),),
+    "work_struct": (("func",),),
 }
 ENUMERATORS: Mapping[str, tuple[str, ...]] = {
     "ucount_type": ("UCOUNT_INOTIFY_INSTANCES", "UCOUNT_INOTIFY_WATCHES"),
@@ -50,7 +51,7 @@ ENUMERATORS: Mapping[str, tuple[str, ...]] = {
 
 _LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
 
-_KIND_POINTER, _KIND_STRUCT, _KIND_UNION, _KIND_ENUM = 2, 4, 5, 6
+_KIND_POINTER, _KIND_STRUCT, _KIND_UNION, _KIND_ENUM, _KIND_FUNCTION = 2, 4, 5, 6, 12
 # typedef, volatile, const, restrict, type tag: each only names another type
 _KIND_ALIASES = frozenset({8, 9, 10, 11, 18})
 _TYPE = struct.Struct("=III")
@@ -98,6 +99,10 @@ class Btf:
             if self._name(name_offset) == name:
                 return int(value)
         raise KeyError(f"enum {enum_name} {name}")
+
+    def function_id(self, name: str) -> int:
+        """The type id of a kernel function. Raises KeyError if it is unknown."""
+        return self._find(name, _KIND_FUNCTION)
 
     def _members(self, type_id: int, base_bits: int = 0) -> Iterator[tuple[str, int, int]]:
         """Named members, their offset in bits and type; those of anonymous members included."""

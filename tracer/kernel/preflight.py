@@ -11,28 +11,31 @@ from pathlib import Path
 from typing import Callable
 
 from tracer.errors import InotraceError
+from tracer.kernel.hooks import Mode
+from tracer.kernel.modes import TRACEFS, choose, find, mounted_tracefs
+from tracer.kernel.trials import BPF_SYSCALL
 
-_TRACEFS = Path("/sys/kernel/tracing")
-_TRACEFS_IN_DEBUGFS = Path("/sys/kernel/debug/tracing")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF = Path("/sys/kernel/btf/vmlinux")
-_BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 # the last of enum bpf_cmd and then some: refused as invalid by every kernel that has BPF
 _NO_SUCH_COMMAND = 10_000
 
 
-def prepare(notice: Callable[[str], None]) -> None:
+def prepare(notice: Callable[[str], None], mode: Mode | None = None) -> None:
     """
-    Check what tracing needs and mount tracefs if it is missing.
+    Check what tracing in `mode` needs, in any mode if None.
 
-    `notice` is told what was changed. Raises InotraceError with what to do.
+    Mounts tracefs if it is missing and no other mode works. `notice` is told what was changed.
+    Raises InotraceError with what to do.
     """
     _need_root()
     _need_bcc()
     _need_bpf()
     _need_no_lockdown()
     _need_btf()
-    _need_tracepoints(notice)
+    if not _does_without_tracefs(mode):
+        _need_tracefs(notice)
+    choose(mode)
 
 
 def _need_root() -> None:
@@ -52,14 +55,14 @@ def _need_bcc() -> None:
 
 
 def _need_bpf() -> None:
-    number = _BPF_SYSCALL.get(platform.machine())
+    number = BPF_SYSCALL.get(platform.machine())
     if number is None:
         raise InotraceError(f"inotrace does not know the processor {platform.machine()} yet")
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall(ctypes.c_long(number), _NO_SUCH_COMMAND, 0, 0)
     code = ctypes.get_errno()
     if code == errno.ENOSYS:
-        raise InotraceError("this kernel has no BPF: use one built with CONFIG_BPF_SYSCALL")
+        raise InotraceError("this kernel has no BPF: use one built with CONFIGBPF_SYSCALL")
     if code == errno.EPERM:
         raise InotraceError(
             "BPF is refused here, as in most containers: run inotrace on the host, or in a "
@@ -87,31 +90,23 @@ def _need_btf() -> None:
         )
 
 
-def _need_tracepoints(notice: Callable[[str], None]) -> None:
-    tracefs = _mounted_tracefs()
-    if tracefs is None:
+def _does_without_tracefs(mode: Mode | None) -> bool:
+    if mode is None:
+        return find(Mode.FENTRY).works or find(Mode.KPROBE).works
+    return mode is not Mode.TRACEPOINT
+
+
+def _need_tracefs(notice: Callable[[str], None]) -> None:
+    if mounted_tracefs() is None:
         _mount_tracefs()
-        notice(f"mounted tracefs on {_TRACEFS}, where it stays")
-        tracefs = _TRACEFS
-    if not (tracefs / "events/syscalls/sys_exit_inotify_add_watch").is_dir():
-        raise InotraceError(
-            "this kernel has no tracepoints for system calls: use one built with "
-            "CONFIG_FTRACE_SYSCALLS"
-        )
-
-
-def _mounted_tracefs() -> Path | None:
-    for folder in (_TRACEFS, _TRACEFS_IN_DEBUGFS):
-        if (folder / "events").is_dir():
-            return folder
-    return None
+        notice(f"mounted tracefs on {TRACEFS}, where it stays")
 
 
 def _mount_tracefs() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"nodev", os.fsencode(_TRACEFS), b"tracefs", 0, None) != 0:
+    if libc.mount(b"nodev", os.fsencode(TRACEFS), b"tracefs", 0, None) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise InotraceError(
-            f"cannot mount tracefs ({reason}): try 'mount -t tracefs nodev {_TRACEFS}', "
+            f"cannot mount tracefs ({reason}): try 'mount -t tracefs nodev {TRACEFS}', "
             "or run inotrace outside the container"
         )
