@@ -29,9 +29,9 @@ def prepare(notice: Callable[[str], None], mode: Mode | None = None) -> None:
     Raises InotraceError with what to do.
     """
     _need_root()
-    _need_bcc()
-    _need_bpf()
-    _need_no_lockdown()
+    need_bcc()
+    need_bpf()
+    need_no_lockdown()
     _need_btf()
     if not _does_without_tracefs(mode):
         _need_tracefs(notice)
@@ -43,7 +43,8 @@ def _need_root() -> None:
         raise InotraceError("tracing needs root: run it with sudo")
 
 
-def _need_bcc() -> None:
+def need_bcc() -> None:
+    """Raises InotraceError if BCC's Python module is missing."""
     try:
         import bcc  # noqa: F401 (only whether it is there)
     except ImportError as error:
@@ -54,7 +55,8 @@ def _need_bcc() -> None:
         ) from error
 
 
-def _need_bpf() -> None:
+def need_bpf() -> None:
+    """Raises InotraceError if the kernel has no BPF, or refuses it."""
     number = BPF_SYSCALL.get(platform.machine())
     if number is None:
         raise InotraceError(f"inotrace does not know the processor {platform.machine()} yet")
@@ -70,7 +72,8 @@ def _need_bpf() -> None:
         )
 
 
-def _need_no_lockdown() -> None:
+def need_no_lockdown() -> None:
+    """Raises InotraceError if the kernel is locked down so far that tracing is forbidden."""
     try:
         mode = _LOCKDOWN.read_text()
     except OSError:

@@ -94,7 +94,7 @@ class Stream:
 
         events = self._bpf[b"events"]
         for cpu in get_online_cpus():
-            ring = Ring(cpu, _pages_per_cpu())
+            ring = Ring(cpu, pages_per_cpu())
             self._rings.append(ring)
             events[events.Key(cpu)] = events.Leaf(ring.fd)
 
@@ -134,7 +134,8 @@ class Stream:
             self._rings.pop().close()
 
 
-def _pages_per_cpu() -> int:
+def pages_per_cpu() -> int:
+    """Of a buffer: a share of what all may lock together."""
     share = _BUFFER_BYTES // (os.cpu_count() or 1)
     size = min(max(share, _CPU_BYTES_MIN), _CPU_BYTES_MAX)
     pages = size // os.sysconf("SC_PAGE_SIZE")

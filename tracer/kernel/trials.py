@@ -12,17 +12,19 @@ import os
 import platform
 import struct
 from pathlib import Path
+from typing import Callable
 
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 
 # include/uapi/linux/bpf.h
-_PROG_LOAD, _RAW_TRACEPOINT_OPEN = 5, 17
+_PROG_LOAD, _RAW_TRACEPOINT_OPEN, _LINK_CREATE = 5, 17, 28
 _PROG_TYPE_TRACING = 26
-_TRACE_FENTRY, _TRACE_FEXIT = 24, 25
+_TRACE_FENTRY, _TRACE_FEXIT, _TRACE_ITERATOR = 24, 25, 28
 # union bpf_attr, as BPF_PROG_LOAD has it up to attach_prog_fd
 _LOAD = struct.Struct("=IIQQIIQII16sIIIIQIIQIII")
 _OPEN = struct.Struct("=QII")
+_LINK = struct.Struct("=IIIIQII")
 # r0 = 0; exit
 _RETURN_ZERO = struct.pack("=BBhiBBhi", 0xB7, 0, 0, 0, 0x95, 0, 0, 0)
 
@@ -38,18 +40,34 @@ _ENOTSUPP = 524
 
 def try_fentry(type_id: int, at_return: bool) -> str:
     """Attach an empty program to a kernel function; "" or why that is refused."""
+    kind = _TRACE_FEXIT if at_return else _TRACE_FENTRY
+    return _try_tracing(
+        type_id, kind, _RAW_TRACEPOINT_OPEN, lambda program: _OPEN.pack(0, program, 0)
+    )
+
+
+def try_iterator(type_id: int) -> str:
+    """Link an empty program to a kernel iterator; "" or why that is refused."""
+    return _try_tracing(
+        type_id,
+        _TRACE_ITERATOR,
+        _LINK_CREATE,
+        lambda program: _LINK.pack(program, 0, _TRACE_ITERATOR, 0, 0, 0, 0),
+    )
+
+
+def _try_tracing(type_id: int, kind: int, attach: int, attributes: Callable[[int], bytes]) -> str:
     code = ctypes.create_string_buffer(_RETURN_ZERO)
     licence = ctypes.create_string_buffer(b"GPL")
-    kind = _TRACE_FEXIT if at_return else _TRACE_FENTRY
-    attributes = _LOAD.pack(
+    load = _LOAD.pack(
         *(_PROG_TYPE_TRACING, 2, ctypes.addressof(code), ctypes.addressof(licence)),
         *(0, 0, 0, 0, 0, b"inotrace_trial", 0, kind, 0, 0, 0, 0, 0, 0, 0, type_id, 0),
     )
-    program = _bpf(_PROG_LOAD, attributes)
+    program = _bpf(_PROG_LOAD, load)
     if program < 0:
         return _refusal(-program)
     try:
-        link = _bpf(_RAW_TRACEPOINT_OPEN, _OPEN.pack(0, program, 0))
+        link = _bpf(attach, attributes(program))
     finally:
         os.close(program)
     if link < 0:
