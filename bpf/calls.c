@@ -16,19 +16,14 @@ struct arguments {
 	u32 word;	/* bytes of a return address on the caller's stack */
 };
 
-static __always_inline struct pt_regs *user_registers(void)
-{
-	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-}
-
 static __always_inline struct arguments native_arguments(void)
 {
-	struct pt_regs *regs = user_registers();
+	u64 regs = user_registers();
 	struct arguments args = {
-		.first = regs->di,
-		.second = regs->si,
-		.third = regs->dx,
-		.sp = regs->sp,
+		.first = read_u64(regs + offsetof(struct pt_regs, di)),
+		.second = read_u64(regs + offsetof(struct pt_regs, si)),
+		.third = read_u64(regs + offsetof(struct pt_regs, dx)),
+		.sp = read_u64(regs + offsetof(struct pt_regs, sp)),
 		.word = 8,
 	};
 
@@ -38,13 +33,13 @@ static __always_inline struct arguments native_arguments(void)
 /* of a 32-bit call, which a 64-bit program may make as well */
 static __always_inline struct arguments compat_arguments(void)
 {
-	struct pt_regs *regs = user_registers();
+	u64 regs = user_registers();
 	struct arguments args = {
-		.first = (u32)regs->bx,
-		.second = (u32)regs->cx,
-		.third = (u32)regs->dx,
-		.sp = regs->sp,
-		.word = regs->cs == USER32_CS ? 4 : 8,
+		.first = read_u32(regs + offsetof(struct pt_regs, bx)),
+		.second = read_u32(regs + offsetof(struct pt_regs, cx)),
+		.third = read_u32(regs + offsetof(struct pt_regs, dx)),
+		.sp = read_u64(regs + offsetof(struct pt_regs, sp)),
+		.word = read_u64(regs + offsetof(struct pt_regs, cs)) == USER32_CS ? 4 : 8,
 	};
 
 	return args;

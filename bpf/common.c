@@ -25,6 +25,16 @@
 #define RM_STACKS	0	/* collect the stack of removals too */
 #endif
 
+#ifdef BPF_FUNC_TASK_PT_REGS
+/* Linux 5.15; not every BCC that runs there declares them */
+static void *(*current_task_btf)(void) = (void *)BPF_FUNC_GET_CURRENT_TASK_BTF;
+static void *(*task_registers)(void *task) = (void *)BPF_FUNC_TASK_PT_REGS;
+#endif
+#define KERNEL_STACK_SIZE	16384
+#ifndef offsetof
+#define offsetof(type, member)	__builtin_offsetof(type, member)
+#endif
+
 enum counter { SUBMITTED, LOST, COUNTERS };
 
 /* a call_event under construction; the tail is longer than frames and path can
@@ -98,6 +108,18 @@ static __always_inline u64 inotify_fops(void)
 static __always_inline u32 effective_uid(u64 task)
 {
 	return read_u32(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_EUID);
+}
+
+/* where the registers lie with which the current task entered the kernel */
+static __always_inline u64 user_registers(void)
+{
+#ifdef BPF_FUNC_TASK_PT_REGS
+	return (u64)task_registers(current_task_btf());
+#else
+	/* arch/x86/include/asm/processor.h before Linux 5.15: task_pt_regs */
+	return read_u64(bpf_get_current_task() + OFF_TASK_STRUCT_STACK) + KERNEL_STACK_SIZE -
+	       sizeof(struct pt_regs);
+#endif
 }
 
 /* the name of the process; that of a thread may be another */
