@@ -293,6 +293,11 @@ def process_of(report: Any, pid: int) -> Any:
     return found
 
 
+def gone(mode: Mode, cause: str, number: int) -> dict[str, int]:
+    """What goes without a call has a cause where the kernel tells of it, and none in its list."""
+    return {"unknown" if mode is Mode.TRACEPOINT else cause: number}
+
+
 def removed(**causes: int) -> dict[str, int]:
     """Removals by cause as JSON has them, zeros filled in."""
     names = ("rm_watch", "deleted", "unmounted", "oneshot", "closed", "unknown")

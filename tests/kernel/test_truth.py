@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import Puppet, kernel_watches_of, ledger_watches, process_of, removed, until
+from harness import Puppet, gone, kernel_watches_of, ledger_watches, process_of, removed, until
 
 from tracer.core.report import Report
 from tracer.core.verdict import Verdict
@@ -44,11 +44,6 @@ def tracing(mode: Mode) -> Tracing:
             yield session
 
     return start
-
-
-def gone(mode: Mode, cause: str, number: int) -> dict[str, int]:
-    """What goes without a call has a cause where the kernel tells of it, and none in its list."""
-    return {"unknown" if mode is Mode.TRACEPOINT else cause: number}
 
 
 def agreed(session: Session, *held: tuple[int, int]) -> Any:
