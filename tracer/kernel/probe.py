@@ -165,7 +165,7 @@ def _exists(bpf: Any, hook: Hook, mode: Mode) -> bool:
 
 
 def _attach(bpf: Any, hook: Hook, mode: Mode) -> None:
-    function, target = hook.function.encode(), hook.target.encode()
+    function, target = _name_in(bpf, hook), hook.target.encode()
     if mode is Mode.TRACEPOINT:
         bpf.attach_tracepoint(tp=target, fn_name=function)
     elif mode is Mode.KPROBE:
@@ -174,6 +174,21 @@ def _attach(bpf: Any, hook: Hook, mode: Mode) -> None:
     else:
         attach = bpf.attach_kretfunc if hook.at_return else bpf.attach_kfunc
         attach(fn_name=function)
+
+
+def _name_in(bpf: Any, hook: Hook) -> bytes:
+    """What bpf/fentry.c calls it depends on BCC."""
+    name = hook.function.encode()
+    in_vmlinux = name.replace(b"func__", b"func__vmlinux__")
+    return in_vmlinux if in_vmlinux in _functions(bpf) else name
+
+
+def _functions(bpf: Any) -> set[bytes]:
+    from bcc import lib
+
+    return {
+        lib.bpf_function_name(bpf.module, at) for at in range(lib.bpf_num_functions(bpf.module))
+    }
 
 
 def _load(scope: Scope, mode: Mode) -> Any:
