@@ -1,13 +1,58 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The exits of the four inotify calls. */
+/*
+ * A finished inotify call. The handlers are in tracepoint.c, kprobe.c and
+ * fentry.c, of which one is compiled.
+ */
 
-/* include/trace/events/syscalls.h: sys_exit_* of any call */
-struct sys_exit {
-	u64 common;
-	s32 nr;
-	u32 hole;
-	s64 ret;
+/* arch/x86/include/asm/segment.h: a 32-bit program's code segment */
+#define USER32_CS	0x23
+
+/* of a system call, as the caller passed them */
+struct arguments {
+	u64 first;
+	u64 second;
+	u64 third;
+	u64 sp;
+	u32 word;	/* bytes of a return address on the caller's stack */
 };
+
+static __always_inline struct arguments native_arguments(void)
+{
+	u64 regs = user_registers();
+	struct arguments args = {
+		.first = read_u64(regs + offsetof(struct pt_regs, di)),
+		.second = read_u64(regs + offsetof(struct pt_regs, si)),
+		.third = read_u64(regs + offsetof(struct pt_regs, dx)),
+		.sp = read_u64(regs + offsetof(struct pt_regs, sp)),
+		.word = 8,
+	};
+
+	return args;
+}
+
+/* of a 32-bit call, which a 64-bit program may make as well */
+static __always_inline struct arguments compat_arguments(void)
+{
+	u64 regs = user_registers();
+	struct arguments args = {
+		.first = read_u32(regs + offsetof(struct pt_regs, bx)),
+		.second = read_u32(regs + offsetof(struct pt_regs, cx)),
+		.third = read_u32(regs + offsetof(struct pt_regs, dx)),
+		.sp = read_u64(regs + offsetof(struct pt_regs, sp)),
+		.word = read_u64(regs + offsetof(struct pt_regs, cs)) == USER32_CS ? 4 : 8,
+	};
+
+	return args;
+}
+
+/* inotify_init has none, and one entry point for both kinds of callers */
+static __always_inline struct arguments no_arguments(void)
+{
+	struct arguments args = compat_arguments();
+
+	args.first = 0;
+	return args;
+}
 
 static __always_inline void announce(void *ctx, struct call_event *event)
 {
@@ -75,12 +120,14 @@ static __always_inline void identify_target(struct call_event *event)
 	event->dev = device_of_superblock(read_u64(inode + OFF_INODE_I_SB));
 }
 
-static __always_inline u32 append_stack(void *ctx, struct call_scratch *s, u64 sp)
+static __always_inline u32 append_stack(void *ctx, struct call_scratch *s, struct arguments *args)
 {
 	s64 bytes = bpf_get_stack(ctx, s->tail, FRAMES_MAX * 8, BPF_F_USER_STACK);
 
 	s->event.caller = 0;
-	bpf_probe_read_user(&s->event.caller, sizeof(s->event.caller), (void *)sp);
+	bpf_probe_read_user(&s->event.caller, sizeof(s->event.caller), (void *)args->sp);
+	if (args->word == 4)
+		s->event.caller = (u32)s->event.caller;
 	s->event.stack_bytes = bytes;
 	return bytes > 0 ? bytes : 0;
 }
@@ -94,19 +141,21 @@ static __always_inline u32 append_path(struct call_scratch *s, u32 used, u64 pat
 	return bytes > 0 ? used + bytes : used;
 }
 
-static __always_inline int finish_call(struct sys_exit *ctx, u32 op)
+static __always_inline int finish_call(void *ctx, u32 op, s64 ret, struct arguments args)
 {
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	u64 task = bpf_get_current_task();
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
-	bool wanted = in_scope(task, tgid);
 	struct call_scratch *s;
 	struct call_event *event;
 	u32 used = 0;
 	int zero = 0;
+	bool wanted;
 
+	if (!is_tracing())
+		return 0;
+	wanted = in_scope(task, tgid);
 	/* generations are kept for all, whoever is traced: an instance may be passed on */
-	if (!wanted && !(op == OP_INIT && ctx->ret >= 0))
+	if (!wanted && !(op == OP_INIT && ret >= 0))
 		return 0;
 	s = call_scratch.lookup(&zero);
 	if (!s)
@@ -115,9 +164,9 @@ static __always_inline int finish_call(struct sys_exit *ctx, u32 op)
 	event = &s->event;
 	event->head.op = op;
 	event->head.ts = bpf_ktime_get_ns();
-	event->fd = op == OP_INIT ? ctx->ret : regs->di;
-	event->ret = ctx->ret;
-	event->arg = op == OP_INIT ? regs->di : op == OP_ADD ? regs->dx : regs->si;
+	event->fd = op == OP_INIT ? ret : args.first;
+	event->ret = ret;
+	event->arg = op == OP_INIT ? args.first : op == OP_ADD ? args.third : args.second;
 	event->stack_bytes = 0;
 	event->path_bytes = 0;
 	event->caller = 0;
@@ -132,24 +181,9 @@ static __always_inline int finish_call(struct sys_exit *ctx, u32 op)
 	if (op == OP_ADD && event->group && event->ret > 0)
 		identify_target(event);
 	if (STACKS && (op != OP_RM || RM_STACKS))
-		used = append_stack(ctx, s, regs->sp);
+		used = append_stack(ctx, s, &args);
 	if (op == OP_ADD)
-		used = append_path(s, used, regs->si);
+		used = append_path(s, used, args.second);
 	submit_call(ctx, s, used);
 	return 0;
-}
-
-int on_init_exit(struct sys_exit *ctx)
-{
-	return finish_call(ctx, OP_INIT);
-}
-
-int on_add_watch_exit(struct sys_exit *ctx)
-{
-	return finish_call(ctx, OP_ADD);
-}
-
-int on_rm_watch_exit(struct sys_exit *ctx)
-{
-	return finish_call(ctx, OP_RM);
 }

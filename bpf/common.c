@@ -31,6 +31,16 @@
 #define RM_STACKS	0	/* collect the stack of removals too */
 #endif
 
+#ifdef BPF_FUNC_TASK_PT_REGS
+/* Linux 5.15; not every BCC that runs there declares them */
+static void *(*current_task_btf)(void) = (void *)BPF_FUNC_GET_CURRENT_TASK_BTF;
+static void *(*task_registers)(void *task) = (void *)BPF_FUNC_TASK_PT_REGS;
+#endif
+#define KERNEL_STACK_SIZE	16384
+#ifndef offsetof
+#define offsetof(type, member)	__builtin_offsetof(type, member)
+#endif
+
 enum counter {
 	SUBMITTED,
 	LOST,			/* refused by a buffer; what became of them: */
@@ -65,7 +75,11 @@ struct generation {
 BPF_PERF_OUTPUT(events);
 BPF_PERF_OUTPUT(arrivals);
 BPF_ARRAY(learned, struct learned, 1);
+/* when a walk last read an instance; CLOCK_MONOTONIC in ns */
+BPF_ARRAY(walked_at, u64, 1);
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
+/* nonzero once the buffers are open: before, a record could only be lost */
+BPF_ARRAY(gate, u32, 1);
 BPF_PERCPU_ARRAY(call_scratch, struct call_scratch, 1);
 /* group -> generation. LRU: a group that was freed is forgotten in time, one
  * in use is looked up and stays. */
@@ -91,6 +105,14 @@ static __always_inline u32 read_u32(u64 addr)
 	return value;
 }
 
+static __always_inline bool is_tracing(void)
+{
+	int zero = 0;
+	u32 *open = gate.lookup(&zero);
+
+	return open && *open;
+}
+
 static __always_inline void count(u32 which)
 {
 	u64 *value = counters.lookup(&which);
@@ -110,6 +132,18 @@ static __always_inline u64 inotify_fops(void)
 static __always_inline u32 effective_uid(u64 task)
 {
 	return read_u32(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_EUID);
+}
+
+/* where the registers lie with which the current task entered the kernel */
+static __always_inline u64 user_registers(void)
+{
+#ifdef BPF_FUNC_TASK_PT_REGS
+	return (u64)task_registers(current_task_btf());
+#else
+	/* arch/x86/include/asm/processor.h before Linux 5.15: task_pt_regs */
+	return read_u64(bpf_get_current_task() + OFF_TASK_STRUCT_STACK) + KERNEL_STACK_SIZE -
+	       sizeof(struct pt_regs);
+#endif
 }
 
 /* the name of the process; that of a thread may be another */

@@ -4,13 +4,15 @@
  * user space takes them. Costs nothing as long as nothing is refused.
  *
  * A watch that was added and removed between two visits of user space, both
- * refused, leaves nothing but a count: so no flood of pairs can fill the table.
+ * refused, leaves nothing but a count, unless a walk may have seen it: so no
+ * flood of pairs can fill the table.
  */
 
 #ifndef SPILL_ENTRIES
 #define SPILL_ENTRIES	32768
 #endif
 #define SPILLED_STACKS	2048
+#define CALL_TAKES_NS	10000000ULL
 
 BPF_F_TABLE("hash", struct spill_key, struct spilled, spilled, SPILL_ENTRIES, 0);
 BPF_PERCPU_ARRAY(spill_scratch, struct spilled, 1);
@@ -54,6 +56,17 @@ static __always_inline bool is_untold(struct spill_key *key)
 	struct generation *known = generations.lookup(&key->group);
 
 	return known && key->wd > known->told_wd;
+}
+
+/* whether a walk may have found the watch: user space will ask what became of it */
+static __always_inline bool was_walked(struct spill_key *key)
+{
+	struct spilled *add = spilled.lookup(key);
+	int zero = 0;
+	u64 *at = walked_at.lookup(&zero);
+
+	/* the watch was there a moment before its call ended */
+	return add && at && add->event.head.ts < *at + CALL_TAKES_NS;
 }
 
 /* of an instance from before the trace: what it has by now may be known, what comes is news */
@@ -102,7 +115,7 @@ static __always_inline void spill(struct call_scratch *s)
 		key.wd = event->arg;
 		key.op = OP_ADD;
 		/* user space may have taken it meanwhile: then this removal is news */
-		if (is_untold(&key) && !spilled.delete(&key)) {
+		if (is_untold(&key) && !was_walked(&key) && !spilled.delete(&key)) {
 			count(LOST_PAIRS);
 			return;
 		}

@@ -114,6 +114,15 @@ static __always_inline void meet_task(struct walk_control *w, struct cursor *c, 
 	put_users(w, read_u64(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_UCOUNTS));
 }
 
+static __always_inline void note_walk(u64 now)
+{
+	int zero = 0;
+	u64 *at = walked_at.lookup(&zero);
+
+	if (at)
+		*at = now;
+}
+
 static __always_inline void describe_holder(struct holder *row, u64 task, u64 file, u32 fd)
 {
 	row->group = read_u64(file + OFF_FILE_PRIVATE_DATA);
@@ -126,6 +135,7 @@ static __always_inline void describe_holder(struct holder *row, u64 task, u64 fi
 	row->read_at = bpf_ktime_get_ns();
 	row->ucounts = read_u64(row->group + OFF_FSNOTIFY_GROUP_INOTIFY_DATA +
 				OFF_INOTIFY_GROUP_PRIVATE_DATA_UCOUNTS);
+	note_walk(row->read_at);
 	row->reading = READ_ELSEWHERE;
 	row->rows = 0;
 }

@@ -16,6 +16,7 @@
 #define PATH_BYTES_MAX	4096	/* PATH_MAX, the final NUL included */
 #define SPILLED_PATH	128	/* bytes of a path that a refused call can keep */
 #define LAST_WDS_MAX	512	/* watch descriptors one last_event can carry */
+#define TRACE_MAX	16	/* kernel frames that tell why a watch went */
 #define WATCH_ROWS	65536	/* room for rows of a walk until user space takes them */
 #define HOLDER_ROWS	8192
 #define USER_ROWS	4096
@@ -25,13 +26,15 @@ enum op {
 	OP_ADD = 2,	/* inotify_add_watch */
 	OP_RM = 3,	/* inotify_rm_watch */
 	OP_LAST = 4,	/* an instance as its holder ends: last_event */
+	OP_GONE = 5,	/* a watch went by itself: gone_event */
+	OP_CLOSED = 6,	/* an instance went, and its watches: closed_event */
 };
 
 /* what every record starts with */
 struct record_head {
 	__u32 op;
 	__u32 tgid;
-	__u64 ts;		/* CLOCK_MONOTONIC in ns, at the exit of the call */
+	__u64 ts;		/* CLOCK_MONOTONIC in ns; of a call, at its exit */
 };
 
 /* one finished call */
@@ -84,6 +87,23 @@ struct last_event {
 	__u32 count;		/* descriptors that follow */
 	__u32 truncated;	/* there were more than could be read */
 	__s32 wd[LAST_WDS_MAX];
+};
+
+/* a watch that goes in another way than by a traced call */
+struct gone_event {
+	struct record_head head;	/* tgid is of whoever caused it */
+	__u64 group;
+	__u64 gen;
+	__s32 wd;
+	__s32 trace_bytes;	/* of frames that follow, or -errno */
+	__u64 trace[TRACE_MAX];	/* the kernel's return addresses, innermost first */
+};
+
+/* the last descriptor of an instance was closed */
+struct closed_event {
+	struct record_head head;	/* tgid is of who closed it */
+	__u64 group;
+	__u64 gen;
 };
 
 /* one watch, as the walk over the kernel's own list finds it; the holder that

@@ -7,11 +7,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 
-from tracer.core.events import CallEvent, LastEvent
+from tracer.core.accounts import Cause
+from tracer.core.events import CallEvent, Event, GoneEvent
 from tracer.core.order import SLACK_NS, Order, Traced
 from tracer.core.stack import missing
 from tracer.core.wire import Arrival, decode
 from tracer.errors import InotraceError
+from tracer.kernel.causes import Causes
+from tracer.kernel.hooks import Mode
+from tracer.kernel.kallsyms import kernel_symbols
 from tracer.kernel.probe import Probe, Scope
 from tracer.kernel.ring import records
 from tracer.kernel.spill import Spill
@@ -30,17 +34,24 @@ class Feed:
 
     `processes` learns of each process as soon as it is seen. What the buffers refused comes late:
     `recovered` counts such events, and nothing from before `healed_until` (nanoseconds of
-    CLOCK_MONOTONIC) is still to come.
+    CLOCK_MONOTONIC) is still to come. `mode` None is the best that works.
     """
 
-    def __init__(self, scope: Scope, stacks: StackResolver, processes: ProcessTable) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        stacks: StackResolver,
+        processes: ProcessTable,
+        mode: Mode | None = None,
+    ) -> None:
         self._stacks = stacks
         self._processes = processes
         self._order = Order()
         self._lost = 0
         self.recovered = 0
         self.healed_until = 0
-        self.probe = Probe(scope)
+        self._causes: Causes | None = None
+        self.probe = Probe(scope, mode)
         try:
             self._spill = Spill(self.probe.bpf)
             self._stream = Stream(self.probe, self._meet)
@@ -63,6 +74,17 @@ class Feed:
             closing.callback(self._stacks.close)
             closing.callback(self.probe.close)
             closing.callback(self._stream.close)
+
+    def cause_of(self, event: GoneEvent) -> Cause:
+        """Why a watch went."""
+        if self._causes is None:
+            self._causes = Causes(kernel_symbols())
+        return self._causes.cause(event.trace)
+
+    def rang_since(self, ts: int) -> bool:
+        """Whether watches may have gone after `ts` that no event tells of."""
+        doorbell = self.probe.doorbell
+        return doorbell is not None and doorbell.rang_at() > ts
 
     def ready(self, within_s: float) -> Iterator[list[Traced]]:
         """The events whose place in time is certain, in portions, for `within_s` at most."""
@@ -99,7 +121,7 @@ class Feed:
             self._order.add(recovered)
         self.healed_until = now
 
-    def _symbolized(self, events: Iterable[CallEvent | LastEvent]) -> Iterator[Traced]:
+    def _symbolized(self, events: Iterable[Event]) -> Iterator[Traced]:
         # before ordering: a process may end any moment, and its names with it
         resolve = self._stacks.resolve
         for event in events:
@@ -111,5 +133,5 @@ class Feed:
         self._processes.meet(arrival.tgid)
 
 
-def _decoded(contents: Iterable[bytes]) -> Iterator[CallEvent | LastEvent]:
+def _decoded(contents: Iterable[bytes]) -> Iterator[Event]:
     return map(decode, chain.from_iterable(map(records, contents)))

@@ -7,22 +7,25 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from tracer.core.events import CallEvent, Process
+from tracer.core.events import CallEvent, ClosedEvent, GoneEvent, Process
 from tracer.core.ledger import Difference, Ledger
 from tracer.core.order import SLACK_NS, Traced
 from tracer.core.report import Report
 from tracer.core.walk import Charge, Walk, WalkedInstance
 from tracer.feed import Feed
+from tracer.kernel.hooks import Mode
 from tracer.kernel.probe import Scope
 from tracer.kernel.procfs import ProcessFacts
 from tracer.kernel.walk import KernelList
 from tracer.snapshot import Snapshots
 from tracer.stacks.resolver import StackResolver
-from tracer.targets.cause import Causes
+from tracer.targets.aftermath import Aftermath
 from tracer.targets.processes import ProcessTable
 
-# Walks take at most a fiftieth of the time.
+# Walks take at most a fiftieth of the time. They come on a timer, and sooner when the doorbell
+# rang: after a removal that is told in no other way.
 _WALK_EVERY_S = 2.0
+_WALK_SOONEST_S = 0.05
 _WALK_SHARE = 50
 # An instance may be closed or changed under a walk, which cannot read it then.
 _VERIFY_ATTEMPTS = 5
@@ -63,6 +66,7 @@ class Session:
 
     `older_s`: watches younger than this at the end are not judged. `descendants_of` traces that
     process and all its descendants, and judges what only their end freed as if it were live.
+    `mode` None is the best that the kernel allows.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Session:
         *,
         older_s: float,
         descendants_of: int | None = None,
+        mode: Mode | None = None,
     ) -> None:
         self._filter = filter_
         self._follows = descendants_of is not None
@@ -80,10 +85,14 @@ class Session:
         scope = filter_.scope()
         if descendants_of is not None:
             scope = Scope(pids=frozenset({descendants_of}), follow=True)
-        self._feed = Feed(scope, stacks, self._processes)
-        self._snapshots = Snapshots(self._ledger, self._processes, older_s=older_s)
+        self._feed = Feed(scope, stacks, self._processes, mode)
+        self._snapshots = Snapshots(
+            self._ledger, self._processes, older_s=older_s, mode=self._feed.probe.mode.value
+        )
+        self._walked_at = 0
         self._next_walk = 0.0
         self._uncounted: tuple[Charge, ...] = ()
+        self._soonest_walk = 0.0
         self._kernel: KernelList | None = None
         try:
             self._kernel = KernelList(self._feed.probe.bpf)
@@ -114,11 +123,17 @@ class Session:
             if events:
                 # an add that was refused may come after its removal
                 self._ledger.forget_removals(min(events[-1].ts, self._feed.healed_until))
-        if time.monotonic() >= self._next_walk:
+        if self._walk_is_due(time.monotonic()):
             self._reconcile()
+
+    def _walk_is_due(self, now: float) -> bool:
+        if now >= self._soonest_walk and self._feed.rang_since(self._walked_at):
+            return True
+        return now >= self._next_walk
 
     def _reconcile(self, baseline: bool = False) -> tuple[Walk, Difference]:
         assert self._kernel is not None
+        worked = time.thread_time()
         walk = self._kernel.walk()
         # a call that took effect under the walk may end a moment after it
         self._apply(self._feed.all_until(walk.ended + SLACK_NS))
@@ -129,11 +144,15 @@ class Session:
         self._uncounted = tuple(
             charge for charge in charges if charge.user.uid in payers and not charge.agrees
         )
-        change = self._ledger.reconcile(walk, baseline=baseline, cause_of=Causes().of)
+        change = self._ledger.reconcile(walk, baseline=baseline, cause_of=Aftermath().cause_of)
         self._ledger.forget_removals(walk.began)
         self._snapshots.saw(walk)
         took = (walk.ended - walk.began) / 1e9
+        self._walked_at = walk.began
         self._next_walk = time.monotonic() + max(_WALK_EVERY_S, _WALK_SHARE * took)
+        # a busy program may ring without end: then our own work counts as well
+        took = max(took, time.thread_time() - worked)
+        self._soonest_walk = time.monotonic() + max(_WALK_SOONEST_S, _WALK_SHARE * took)
         return walk, change
 
     def has_descendants(self) -> bool:
@@ -163,6 +182,10 @@ class Session:
         for _, event, stack in events:
             if isinstance(event, CallEvent):
                 self._ledger.apply(event, stack)
+            elif isinstance(event, GoneEvent):
+                self._ledger.apply_gone(event, self._feed.cause_of(event))
+            elif isinstance(event, ClosedEvent):
+                self._ledger.apply_closed(event)
             else:
                 self._ledger.apply_last(event)
 

@@ -57,17 +57,19 @@ class Snapshots:
     """
     Reports on one ledger and the time since this was made.
 
-    `older_s`: watches younger than this are not judged.
+    `older_s`: watches younger than this are not judged. `mode` is how the kernel tells of calls.
     """
 
-    def __init__(self, ledger: Ledger, processes: ProcessTable, *, older_s: float) -> None:
+    def __init__(
+        self, ledger: Ledger, processes: ProcessTable, *, older_s: float, mode: str
+    ) -> None:
         self._ledger = ledger
         self._processes = processes
         self._older_s = older_s
         self._began = time.monotonic_ns()
         self._users: tuple[UserUse, ...] = ()
         self._last_added: tuple[float, Mapping[Process, int]] = (time.monotonic(), {})
-        self._host = Host(kernel=platform.release(), mode="tracepoint", truth="iterator")
+        self._host = Host(kernel=platform.release(), mode=mode, truth="iterator")
 
     def saw(self, walk: Walk) -> None:
         """

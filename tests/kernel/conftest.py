@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import PATIENCE_S, Inotrace, Puppet, Terminal, puppet_of
+from harness import PATIENCE_S, Inotrace, Puppet, Terminal, puppet_of, working_modes
+
+from tracer.kernel.hooks import Mode
 
 _WORKLOADS = Path(__file__).with_name("workloads")
 # inotrace reads stacks by frame pointers
@@ -26,6 +28,13 @@ def root() -> None:
     if os.environ.get("INOTRACE_REQUIRE_ROOT") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(params=working_modes(), ids=lambda mode: mode.value)
+def mode(root: None, request: pytest.FixtureRequest) -> Mode:
+    """Each mode that this kernel allows."""
+    found: Mode = request.param
+    return found
 
 
 @pytest.fixture(scope="session")

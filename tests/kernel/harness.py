@@ -18,6 +18,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+from tracer.errors import InotraceError
+from tracer.kernel.hooks import Mode
+from tracer.kernel.modes import find
 from tracer.session import Session
 
 CHECKOUT = Path(__file__).parents[2]
@@ -43,6 +46,14 @@ def environment(**changes: str) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         **changes,
     }
+
+
+def working_modes() -> list[Mode]:
+    """Those that this kernel allows; without root, where none is, one to name the tests by."""
+    try:
+        return [mode for mode in Mode if find(mode).works] or [Mode.TRACEPOINT]
+    except InotraceError:
+        return [Mode.TRACEPOINT]
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -178,7 +178,7 @@ def test_the_first_interrupt_only_asks_from_the_beginning_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: ModuleType
 ) -> None:
     """GIVEN a report that is begun WHEN interrupted before the probes THEN it is written."""
-    monkeypatch.setattr(command, "prepare", lambda _: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(command, "prepare", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     report = tmp_path / "report"
     name = command.__name__.rpartition(".")[2]
     monkeypatch.setattr(sys, "argv", ["inotrace", name, "-o", str(report)])
@@ -231,7 +231,8 @@ _WITHOUT_TRACEFS = (
 
 
 def test_tracefs_is_mounted_when_it_is_not() -> None:
-    done = in_namespace(_WITHOUT_TRACEFS, "trace", "-d", "0.1", "-f", "json")
+    arguments = ("trace", "--mode", "tracepoint", "-d", "0.1", "-f", "json")
+    done = in_namespace(_WITHOUT_TRACEFS, *arguments)
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trace"]["complete"] is True
@@ -246,7 +247,7 @@ def test_tracefs_cannot_be_mounted(inotrace: Start) -> None:
         f"{_WITHOUT_TRACEFS} || exit 77; "
         'exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin -- "$@"'
     )
-    inner = [sys.executable, "-m", "tracer", "trace"]
+    inner = [sys.executable, "-m", "tracer", "trace", "--mode", "tracepoint"]
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", *inner],
         env=environment(),

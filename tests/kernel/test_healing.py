@@ -26,7 +26,7 @@ _PAIRS = 30_000
 @pytest.fixture
 def tiny_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """One page for each CPU: a dozen calls, where a flood makes thousands between two visits."""
-    monkeypatch.setattr(stream, "_pages_per_cpu", lambda: 1)
+    monkeypatch.setattr(stream, "pages_per_cpu", lambda: 1)
 
 
 @pytest.fixture

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import Inotrace, Puppet, Reader, process_of, puppet_of, removed, site_of, until
+from harness import (
+    Inotrace,
+    Puppet,
+    Reader,
+    process_of,
+    puppet_of,
+    removed,
+    site_of,
+    until,
+)
 
 from tracer.cli import app
 from tracer.cli import run as run_module
@@ -204,7 +213,7 @@ def test_what_only_exit_freed_is_live_and_what_was_deleted_before_is_not(
 
     site = site_of(report, "leak_secret")
     assert (site["live"], site["added"]) == (6, 23)
-    assert site["removed"] == removed(unknown=17)
+    assert site["removed"] == removed(deleted=17)
     assert report["trace"]["complete"] is True
 
 

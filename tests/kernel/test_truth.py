@@ -11,7 +11,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Callable
 
@@ -20,6 +20,8 @@ from harness import Puppet, kernel_watches_of, ledger_watches, process_of, remov
 
 from tracer.core.report import Report
 from tracer.core.verdict import Verdict
+from tracer.kernel.hooks import Mode
+from tracer.kernel.modes import find
 from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
 from tracer.views.json_report import report_object
@@ -28,11 +30,20 @@ pytestmark = pytest.mark.usefixtures("root")
 
 IN_CREATE, IN_DELETE, IN_ONESHOT = 0x100, 0x200, 0x80000000
 
+Tracing = Callable[..., "AbstractContextManager[Session]"]
 
-@contextmanager
-def tracing(*pids: int, name: bytes | None = None) -> Iterator[Session]:
-    with Session(Filter(frozenset(pids), name=name), BccStacks(), older_s=0.0) as session:
-        yield session
+
+@pytest.fixture
+def tracing(mode: Mode) -> Tracing:
+    """Starts sessions in each mode that this kernel allows."""
+
+    @contextmanager
+    def start(*pids: int, name: bytes = b"") -> Iterator[Session]:
+        filter_ = Filter(frozenset(pids), name=name)
+        with Session(filter_, BccStacks(), older_s=0.0, mode=mode) as session:
+            yield session
+
+    return start
 
 
 def agreed(session: Session, *held: tuple[int, int]) -> Any:
@@ -53,7 +64,9 @@ def _agrees_with_itself(report: Report, session: Session) -> None:
     assert in_sites + report.baseline == live
 
 
-def test_an_added_watch_is_live_until_it_is_removed(puppet: Puppet, folders: list[Path]) -> None:
+def test_an_added_watch_is_live_until_it_is_removed(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")
         wds = [puppet.ok("add", fd, folder) for folder in folders]
@@ -73,7 +86,7 @@ def test_an_added_watch_is_live_until_it_is_removed(puppet: Puppet, folders: lis
     assert instance["opened_by"] is not None
 
 
-def test_old_inotify_init_counts_too(puppet: Puppet, folders: list[Path]) -> None:
+def test_old_inotify_init_counts_too(tracing: Tracing, puppet: Puppet, folders: list[Path]) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("old-init")
         puppet.ok("add", fd, folders[0])
@@ -82,7 +95,9 @@ def test_old_inotify_init_counts_too(puppet: Puppet, folders: list[Path]) -> Non
     assert report["instances"][0]["opened_by"] is not None
 
 
-def test_adding_a_watched_target_again_is_an_update(puppet: Puppet, folders: list[Path]) -> None:
+def test_adding_a_watched_target_again_is_an_update(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     """GIVEN a hard link to a watched file WHEN it is added with another mask THEN no new watch."""
     file, link = folders[0] / "file", folders[0] / "link"
     file.touch()
@@ -97,7 +112,9 @@ def test_adding_a_watched_target_again_is_an_update(puppet: Puppet, folders: lis
     assert process_of(report, puppet.pid)["live"] == 1
 
 
-def test_a_failed_call_is_counted_and_changes_nothing(puppet: Puppet, folders: list[Path]) -> None:
+def test_a_failed_call_is_counted_and_changes_nothing(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")
         for _ in range(3):
@@ -118,7 +135,9 @@ def test_a_failed_call_is_counted_and_changes_nothing(puppet: Puppet, folders: l
     assert process_of(report, puppet.pid)["failed"] == 6
 
 
-def test_a_watch_on_a_deleted_folder_is_gone(puppet: Puppet, folders: list[Path]) -> None:
+def test_a_watch_on_a_deleted_folder_is_gone(
+    tracing: Tracing, mode: Mode, puppet: Puppet, folders: list[Path]
+) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")
         for folder in folders:
@@ -128,10 +147,12 @@ def test_a_watch_on_a_deleted_folder_is_gone(puppet: Puppet, folders: list[Path]
         report = agreed(session, (puppet.pid, fd))
 
     assert process_of(report, puppet.pid)["live"] == 16
-    assert report["trace"]["removed_by_cause"] == removed(unknown=7)
+    assert report["trace"]["removed_by_cause"] == removed(deleted=7)
 
 
-def test_a_deleted_file_stays_watched_while_it_is_open(puppet: Puppet, folders: list[Path]) -> None:
+def test_a_deleted_file_stays_watched_while_it_is_open(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     file = folders[0] / "file"
     file.touch()
     opened = os.open(file, os.O_RDONLY)
@@ -148,7 +169,9 @@ def test_a_deleted_file_stays_watched_while_it_is_open(puppet: Puppet, folders: 
     assert report["sites"][0]["live"] == 0
 
 
-def test_a_oneshot_watch_is_gone_once_it_fired(puppet: Puppet, folders: list[Path]) -> None:
+def test_a_oneshot_watch_is_gone_once_it_fired(
+    tracing: Tracing, mode: Mode, puppet: Puppet, folders: list[Path]
+) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")
         for folder in folders[:5]:
@@ -158,10 +181,11 @@ def test_a_oneshot_watch_is_gone_once_it_fired(puppet: Puppet, folders: list[Pat
         report = agreed(session, (puppet.pid, fd))
 
     assert process_of(report, puppet.pid)["live"] == 2
+    assert report["trace"]["removed_by_cause"] == removed(oneshot=3)
 
 
 def test_an_unmount_takes_its_watches(
-    puppet: Puppet, folders: list[Path], mounted: Callable[..., Path]
+    tracing: Tracing, mode: Mode, puppet: Puppet, folders: list[Path], mounted: Callable[..., Path]
 ) -> None:
     disk = mounted()
     with tracing(puppet.pid) as session:
@@ -175,10 +199,12 @@ def test_an_unmount_takes_its_watches(
         report = agreed(session, (puppet.pid, fd))
 
     assert process_of(report, puppet.pid)["live"] == 1
-    assert report["trace"]["removed_by_cause"] == removed(unknown=3)
+    assert report["trace"]["removed_by_cause"] == removed(unmounted=3)
 
 
-def test_the_last_close_takes_all_watches(puppet: Puppet, folders: list[Path]) -> None:
+def test_the_last_close_takes_all_watches(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")
         for folder in folders:
@@ -190,7 +216,9 @@ def test_the_last_close_takes_all_watches(puppet: Puppet, folders: list[Path]) -
     assert report["instances"] == []
 
 
-def test_closing_one_of_two_descriptors_takes_none(puppet: Puppet, folders: list[Path]) -> None:
+def test_closing_one_of_two_descriptors_takes_none(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")
         twin = puppet.ok("dup", fd)
@@ -204,7 +232,9 @@ def test_closing_one_of_two_descriptors_takes_none(puppet: Puppet, folders: list
     assert [holder["fd"] for holder in report["instances"][0]["holders"]] == [twin]
 
 
-def test_an_instance_outlives_its_process_in_a_child(puppet: Puppet, folders: list[Path]) -> None:
+def test_an_instance_outlives_its_process_in_a_child(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     puppet.ok("comm", b"outlived")
     with tracing(name=b"outlived") as session:
         fd = puppet.ok("init")
@@ -219,7 +249,9 @@ def test_an_instance_outlives_its_process_in_a_child(puppet: Puppet, folders: li
     assert process_of(report, child)["live"] == 1
 
 
-def test_an_exec_closes_what_is_close_on_exec(puppet: Puppet, folders: list[Path]) -> None:
+def test_an_exec_closes_what_is_close_on_exec(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     with tracing(puppet.pid) as session:
         closed, kept = puppet.ok("init"), puppet.ok("init", 0)
         for folder in folders[:5]:
@@ -232,7 +264,9 @@ def test_an_exec_closes_what_is_close_on_exec(puppet: Puppet, folders: list[Path
     assert report["trace"]["removed_by_cause"] == removed(closed=5)
 
 
-def test_what_was_there_before_stays_and_is_baseline(puppet: Puppet, folders: list[Path]) -> None:
+def test_what_was_there_before_stays_and_is_baseline(
+    tracing: Tracing, mode: Mode, puppet: Puppet, folders: list[Path]
+) -> None:
     fd = puppet.ok("init")
     wds = [puppet.ok("add", fd, folder) for folder in folders[:13]]
     with tracing(puppet.pid) as session:
@@ -249,11 +283,13 @@ def test_what_was_there_before_stays_and_is_baseline(puppet: Puppet, folders: li
 
     process = process_of(report, puppet.pid)
     assert (process["live"], process["added"]) == (12, 1)
-    assert process["removed"] == removed(rm_watch=1, unknown=1)
+    assert process["removed"] == removed(rm_watch=1, deleted=1)
     assert sum(site["live"] for site in report["sites"]) == 1
 
 
-def test_a_reused_group_is_another_instance(puppet: Puppet, folders: list[Path]) -> None:
+def test_a_reused_group_is_another_instance(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     """GIVEN 97 instances closed with their watch WHEN one more is opened THEN only it counts."""
     with tracing(puppet.pid) as session:
         puppet.ok("reopen", folders[0], 97)
@@ -265,7 +301,9 @@ def test_a_reused_group_is_another_instance(puppet: Puppet, folders: list[Path])
     assert report["trace"]["removed_by_cause"] == removed(closed=97)
 
 
-def test_removals_on_another_cpu_leave_nothing_behind(puppet: Puppet, folders: list[Path]) -> None:
+def test_removals_on_another_cpu_leave_nothing_behind(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     """GIVEN 20,000 pairs added on one CPU, removed on another THEN none is taken for live."""
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
@@ -289,17 +327,24 @@ def test_removals_on_another_cpu_leave_nothing_behind(puppet: Puppet, folders: l
     assert process_of(report, puppet.pid)["live"] == 22
 
 
+def add_in_32_bit(puppet: Puppet, fd: int, folders: list[Path]) -> None:
+    for folder in folders:
+        result = puppet("add32", fd, folder)
+        if result == -errno.ENOSYS:
+            pytest.skip("this kernel takes no 32-bit calls (CONFIG_IA32_EMULATION)")
+        assert result > 0
+
+
 def test_a_32_bit_caller_is_found_in_the_list_and_said_to_be_unknown(
     puppet: Puppet, folders: list[Path]
 ) -> None:
-    with tracing(puppet.pid) as session:
+    """GIVEN tracepoints, which 32-bit calls do not pass THEN the report is not sure of them."""
+    with Session(
+        Filter(frozenset([puppet.pid])), BccStacks(), older_s=0.0, mode=Mode.TRACEPOINT
+    ) as session:
         fd = puppet.ok("init")
         puppet.ok("add", fd, folders[0])
-        for folder in folders[1:4]:
-            result = puppet("add32", fd, folder)
-            if result == -errno.ENOSYS:
-                pytest.skip("this kernel takes no 32-bit calls (CONFIG_IA32_EMULATION)")
-            assert result > 0
+        add_in_32_bit(puppet, fd, folders[1:4])
         report = agreed(session, (puppet.pid, fd))
 
     (unsure,) = [site for site in report["sites"] if site["verdict"] == Verdict.INCONCLUSIVE.value]
@@ -309,7 +354,26 @@ def test_a_32_bit_caller_is_found_in_the_list_and_said_to_be_unknown(
     assert report["trace"]["added"] == 1
 
 
-def test_a_passed_instance_stays_while_anyone_holds_it(puppet: Puppet, folders: list[Path]) -> None:
+def test_a_32_bit_caller_is_seen_at_its_own_entry_point(
+    tracing: Tracing, mode: Mode, puppet: Puppet, folders: list[Path]
+) -> None:
+    if mode is Mode.TRACEPOINT:
+        pytest.skip(f"needs fentry ({find(Mode.FENTRY).reason}) or kprobes")
+    with tracing(puppet.pid) as session:
+        fd = puppet.ok("init")
+        add_in_32_bit(puppet, fd, folders[:3])
+        folders[0].rmdir()
+        report = agreed(session, (puppet.pid, fd))
+
+    (site,) = report["sites"]
+    assert (site["added"], site["live"]) == (3, 2)
+    assert {Path(target["path"]) for target in site["targets"]} == set(folders[1:3])
+    assert report["trace"]["removed_by_cause"] == removed(deleted=1)
+
+
+def test_a_passed_instance_stays_while_anyone_holds_it(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     """GIVEN an instance in flight in a socket WHEN its sender closed it THEN it can be received."""
     puppet.ok("comm", b"passed-on")
     with tracing(name=b"passed-on") as session:
@@ -330,7 +394,9 @@ def test_a_passed_instance_stays_while_anyone_holds_it(puppet: Puppet, folders: 
     assert child not in [holder["pid"] for holder in report["instances"][0]["holders"]]
 
 
-def test_a_thread_with_its_own_descriptors_is_read_too(puppet: Puppet, folders: list[Path]) -> None:
+def test_a_thread_with_its_own_descriptors_is_read_too(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     with tracing(puppet.pid) as session:
         thread = puppet.ok("table")
         fd = puppet.ok("init")
@@ -349,7 +415,9 @@ def test_a_thread_with_its_own_descriptors_is_read_too(puppet: Puppet, folders: 
     assert process_of(report, puppet.pid)["live"] == 0
 
 
-def test_a_program_that_renames_itself_is_one_place(puppet: Puppet, folders: list[Path]) -> None:
+def test_a_program_that_renames_itself_is_one_place(
+    tracing: Tracing, puppet: Puppet, folders: list[Path]
+) -> None:
     """GIVEN a program WHEN it has another name at each add THEN all come from one place."""
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")

@@ -13,7 +13,16 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from tracer.core.accounts import Cause
-from tracer.core.events import CallEvent, Instance, LastEvent, Op, Process, RawStack
+from tracer.core.events import (
+    CallEvent,
+    ClosedEvent,
+    GoneEvent,
+    Instance,
+    LastEvent,
+    Op,
+    Process,
+    RawStack,
+)
 from tracer.core.report import (
     AuditRow,
     EndedRow,
@@ -40,7 +49,7 @@ from tracer.core.walk import (
     WalkedInstance,
     WatchRows,
 )
-from tracer.core.wire import CALL, LAST, WATCH_ROW, WatchRow
+from tracer.core.wire import CALL, CLOSED, GONE, LAST, WATCH_ROW, WatchRow
 
 # a busy machine must not fail a test that is only slow
 settings.register_profile("unit", deadline=None)
@@ -117,6 +126,15 @@ def last(ts: int, wds: Iterable[int], **changes: Any) -> LastEvent:
     return event._replace(**changes)
 
 
+def gone(ts: int, wd: int, instance: Instance = FIRST, trace: Iterable[int] = ()) -> GoneEvent:
+    """A watch goes by itself; who caused it has no part in inotify."""
+    return GoneEvent(4001, ts, instance.group, instance.gen, wd, tuple(trace))
+
+
+def closed(ts: int, instance: Instance = FIRST, closer: Process = AGENT) -> ClosedEvent:
+    return ClosedEvent(closer.pid, ts, instance.group, instance.gen)
+
+
 def call_record(event: CallEvent, padding: int = 0) -> bytes:
     """The record from which `event` is decoded, with as much padding at the end."""
     stack = event.stack
@@ -157,6 +175,16 @@ def last_record(event: LastEvent, padding: int = 0) -> bytes:
         event.truncated,
     )
     return head + struct.pack(f"={len(event.wds)}i", *event.wds) + b"\xa5" * padding
+
+
+def gone_record(event: GoneEvent, padding: int = 0) -> bytes:
+    frames = struct.pack(f"={len(event.trace)}Q", *event.trace)
+    head = GONE.pack(Op.GONE, event.tgid, event.ts, event.group, event.gen, event.wd, len(frames))
+    return head + frames + b"\xa5" * padding
+
+
+def closed_record(event: ClosedEvent, padding: int = 0) -> bytes:
+    return CLOSED.pack(Op.CLOSED, *event) + b"\xa5" * padding
 
 
 # --- walks ---

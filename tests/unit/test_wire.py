@@ -10,14 +10,38 @@ from pathlib import Path
 from struct import Struct
 
 import pytest
-from build import AGENT, FIRST, add, call_record, last, last_record, rm
+from build import (
+    AGENT,
+    FIRST,
+    add,
+    call_record,
+    closed,
+    closed_record,
+    gone,
+    gone_record,
+    last,
+    last_record,
+    rm,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.core.events import NO_STACK, CallEvent, Instance, LastEvent, Op, Process, RawStack
+from tracer.core.events import (
+    NO_STACK,
+    CallEvent,
+    ClosedEvent,
+    GoneEvent,
+    Instance,
+    LastEvent,
+    Op,
+    Process,
+    RawStack,
+)
 from tracer.core.wire import (
     ARRIVAL,
     CALL,
+    CLOSED,
+    GONE,
     HEAD,
     HOLDER,
     LAST,
@@ -56,6 +80,8 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
         ),
     ),
     "last_event": (LAST, (*_HEAD_FIELDS, "group", "gen", "birth", "count", "truncated")),
+    "gone_event": (GONE, (*_HEAD_FIELDS, "group", "gen", "wd", "trace_bytes")),
+    "closed_event": (CLOSED, (*_HEAD_FIELDS, "group", "gen")),
     "holder": (HOLDER, Holder._fields),
     "watch_row": (WATCH_ROW, WatchRow._fields),
     "user_row": (USER_ROW, UserRow._fields),
@@ -67,6 +93,8 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
 }
 # neither signed nor unsigned
 _BYTES = frozenset({"comm", "event", "path", "frames"})
+# The last member, of which a record holds only a part.
+_TAILS = {"last_event": "wd", "gone_event": "trace"}
 
 
 # --- the layout ---
@@ -101,7 +129,10 @@ def _program() -> str:
             )
     lines += [f'printf("op {op.name} %d\\n", OP_{op.name});' for op in Op]
     lines += [f'printf("reading {one.name} %d\\n", READ_{one.name});' for one in Reading]
-    lines.append('printf("tail last_event %zu\\n", offsetof(struct last_event, wd));')
+    lines += [
+        f'printf("tail {name} %zu\\n", offsetof(struct {name}, {tail}));'
+        for name, tail in _TAILS.items()
+    ]
     return "\n".join([*lines, "return 0; }"])
 
 
@@ -136,7 +167,7 @@ def test_the_decoder_reads_each_field_where_the_compiler_put_it(
 def test_records_are_as_long_as_the_decoder_thinks(name: str, host_layout: list[list[str]]) -> None:
     sizes = {words[1]: int(words[2]) for words in host_layout if words[0] in ("size", "tail")}
 
-    # for last_event the later line wins: the descriptors follow what the format covers
+    # the later line wins: the tail follows what the format covers
     assert sizes[name] == _LAYOUTS[name][0].size
 
 
@@ -148,7 +179,7 @@ def test_no_field_of_the_header_is_missing_here() -> None:
     assert members.keys() == _LAYOUTS.keys()
     for name, (_, fields) in _LAYOUTS.items():
         own = [field for field in fields if not field.startswith("head.")]
-        tail = {"last_event": ["wd"]}.get(name, [])
+        tail = [_TAILS[name]] if name in _TAILS else []
         head = ["head"] if len(own) < len(fields) else []
         assert members[name] == [*head, *own, *tail]
 
@@ -185,7 +216,7 @@ _stacks = st.one_of(
 )
 _calls = st.builds(
     CallEvent,
-    op=st.sampled_from([op.value for op in Op if op is not Op.LAST]),
+    op=st.sampled_from([op.value for op in (Op.INIT, Op.ADD, Op.RM)]),
     tgid=_U32,
     ts=_U64,
     group=_U64,
@@ -216,6 +247,26 @@ def test_a_call_survives_the_wire(event: CallEvent, padding: int) -> None:
 @given(_lasts, st.integers(0, 23))
 def test_last_watches_survive_the_wire(event: LastEvent, padding: int) -> None:
     assert decode(last_record(event, padding)) == event
+
+
+_gones = st.builds(GoneEvent, _U32, _U64, _U64, _U64, _S32, st.lists(_U64, max_size=16).map(tuple))
+_closeds = st.builds(ClosedEvent, _U32, _U64, _U64, _U64)
+
+
+@given(_gones, st.integers(0, 23))
+def test_a_removal_survives_the_wire(event: GoneEvent, padding: int) -> None:
+    assert decode(gone_record(event, padding)) == event
+
+
+@given(_closeds, st.integers(0, 23))
+def test_a_closing_survives_the_wire(event: ClosedEvent, padding: int) -> None:
+    assert decode(closed_record(event, padding)) == event
+
+
+def test_a_removal_whose_trace_could_not_be_read_is_still_a_removal() -> None:
+    head = GONE.pack(Op.GONE, 4001, 17, *FIRST, 23, -errno.EFAULT)
+
+    assert decode(head + bytes(128)) == gone(17, 23)
 
 
 @given(_calls, st.data())
@@ -270,7 +321,13 @@ def test_any_bytes_are_holders_or_a_wire_error(rows: bytes) -> None:
 
 
 def test_one_byte_less_is_an_error() -> None:
-    for record in (call_record(add(17, 5)), last_record(last(17, [5]))):
+    records = (
+        call_record(add(17, 5)),
+        last_record(last(17, [5])),
+        gone_record(gone(17, 5, trace=[0xFFFFFFFF81000000])),
+        closed_record(closed(17)),
+    )
+    for record in records:
         decode(record)
         with pytest.raises(WireError):
             decode(record[:-1])
@@ -347,7 +404,7 @@ def test_events_name_their_process_and_instance() -> None:
     event = add(1, 23)
 
     assert (event.process, event.instance) == (AGENT, FIRST)
-    assert last(1, [23]).instance == FIRST
+    assert last(1, [23]).instance == gone(1, 23).instance == closed(1).instance == FIRST
     assert event._replace(birth=8).process == Process(AGENT.pid, 8)
     assert event._replace(gen=101).instance == Instance(FIRST.group, 101)
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "run": ("tracer.cli.run", "Trace one command and its descendants."),
     "events": ("tracer.cli.events", "Print the inotify calls as they happen."),
     "ls": ("tracer.cli.ls", "List what is watched now, without tracing."),
+    "doctor": ("tracer.cli.doctor", "Tell what this machine allows, and what to do."),
     "demo": ("tracer.cli.demo", "Trace a built-in workload that leaks 23 watches."),
 }
 _DEFAULT = "trace"

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from tracer.cli.debug import debug_option
+from tracer.cli.options import mode_option
 from tracer.cli.outcome import notice, print_report
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import Stop, stop_on_signals
@@ -21,6 +22,7 @@ from tracer.core.report import Report
 from tracer.core.stack import own_frames
 from tracer.core.verdict import Verdict
 from tracer.errors import InotraceError
+from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
 from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
@@ -39,11 +41,17 @@ _PLANTED = (
 
 @click.command("demo")
 @click.option("--full-stacks", is_flag=True, help="Show all frames, the libraries' too.")
+@mode_option
 @output_options("table", "plain", "json")
 @debug_option
 @click.pass_context
 def command(
-    context: click.Context, full_stacks: bool, format_: str, output: str | None, force: bool
+    context: click.Context,
+    full_stacks: bool,
+    mode: Mode | None,
+    format_: str,
+    output: str | None,
+    force: bool,
 ) -> int:
     """
     Trace a built-in node agent that churns 23 pods and forgets one watch for each.
@@ -52,10 +60,10 @@ def command(
     held.
     """
     with stop_on_signals() as stop, Output(output, force) as out:
-        prepare(notice)
+        prepare(notice, mode)
         with tempfile.TemporaryDirectory(prefix="inotrace-demo-") as folder:
             agent = _compiled(Path(folder), stop)
-            report = _traced(agent, Path(folder), stop)
+            report = _traced(agent, Path(folder), stop, mode)
         print_report(report, out, chosen_format(context), full_stacks)
     missed = _missed(report)
     if missed:
@@ -84,14 +92,16 @@ def _compiled(folder: Path, stop: Stop) -> Path:
     return agent
 
 
-def _traced(agent: Path, folder: Path, stop: Stop) -> Report:
+def _traced(agent: Path, folder: Path, stop: Stop, mode: Mode | None) -> Report:
     work = folder / "work"
     work.mkdir()
     progress, agent_stdout = os.pipe()
     child = Command([os.fspath(agent), os.fspath(work)], stdout=agent_stdout)
     os.close(agent_stdout)
     try:
-        with Session(Filter(), BccStacks(), older_s=0.0, descendants_of=child.pid) as session:
+        with Session(
+            Filter(), BccStacks(), older_s=0.0, descendants_of=child.pid, mode=mode
+        ) as session:
             child.release()
             _follow(progress, session, stop)
             return session.finish()

@@ -10,13 +10,14 @@ import click
 from rich.console import Console
 
 from tracer.cli.debug import debug_option
-from tracer.cli.options import chosen_filter, duration_option, filter_options
+from tracer.cli.options import chosen_filter, duration_option, filter_options, mode_option
 from tracer.cli.outcome import notice
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import Stop, stop_on_signals
 from tracer.core.events import CallEvent
 from tracer.core.order import Traced
 from tracer.feed import Feed
+from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
 from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter
@@ -32,6 +33,7 @@ _STEP_S = 0.05
 @click.option("-x", "--failed", is_flag=True, help="Only calls that failed.")
 @click.option("--stack", is_flag=True, help="Show the user stack of each call.")
 @duration_option
+@mode_option
 @output_options("table", "plain", "json")
 @debug_option
 @click.pass_context
@@ -43,6 +45,7 @@ def command(
     failed: bool,
     stack: bool,
     duration: float | None,
+    mode: Mode | None,
     format_: str,
     output: str | None,
     force: bool,
@@ -55,8 +58,17 @@ def command(
     filter_ = chosen_filter(pids, user, name)
     with stop_on_signals() as stop, Output(output, force) as out:
         printer = view.printer(chosen_format(context), Console().width, stacks=stack)
-        prepare(notice)
-        _stream(filter_, out, printer, stop, only_failed=failed, stack=stack, duration=duration)
+        prepare(notice, mode)
+        _stream(
+            filter_,
+            out,
+            printer,
+            stop,
+            only_failed=failed,
+            stack=stack,
+            duration=duration,
+            mode=mode,
+        )
 
 
 def _stream(
@@ -68,6 +80,7 @@ def _stream(
     only_failed: bool,
     stack: bool,
     duration: float | None,
+    mode: Mode | None,
 ) -> None:
     stacks: StackResolver = BccStacks() if stack else NoStacks()
     scope = filter_.scope(stacks=stack, removal_stacks=stack)
@@ -81,7 +94,7 @@ def _stream(
             out.append(printer.call(event, call_stack))
             printed += 1
 
-    with Feed(scope, stacks, ProcessTable()) as feed:
+    with Feed(scope, stacks, ProcessTable(), mode) as feed:
         feed.attach()
         out.append(printer.header())
         ends = time.monotonic() + duration if duration is not None else float("inf")

@@ -10,6 +10,7 @@ import click
 
 from tracer.core.wire import COMM_BYTES_MAX
 from tracer.errors import EXIT_LEAK, EXIT_USAGE, InotraceError
+from tracer.kernel.hooks import Mode
 from tracer.kernel.procfs import thread_group
 from tracer.session import Filter
 from tracer.targets.users import user_id
@@ -64,6 +65,18 @@ def filter_options(function: _Function) -> _Function:
         ),
         click.option("-u", "--user", metavar="USER", help="Only this user, by name or number."),
         click.option("-n", "--name", metavar="NAME", help="Only commands that contain NAME."),
+    )(function)
+
+
+def mode_option(function: _Function) -> _Function:
+    """``--mode``: the function gets a Mode, or None for auto."""
+    return click.option(
+        "--mode",
+        type=click.Choice(["auto", *(mode.value for mode in Mode)]),
+        default="auto",
+        show_default=True,
+        callback=lambda _context, _option, name: None if name == "auto" else Mode(name),
+        help="How the kernel tells of calls and removals: 'inotrace doctor' explains.",
     )(function)
 
 

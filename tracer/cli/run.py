@@ -11,11 +11,12 @@ from contextlib import suppress
 import click
 
 from tracer.cli.debug import debug_option
-from tracer.cli.options import judging_options
+from tracer.cli.options import judging_options, mode_option
 from tracer.cli.outcome import exit_code, notice, print_report
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import HeldSignals, Stop, stop_on_signals, typed_interrupt
 from tracer.command import Command
+from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
 from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
@@ -25,6 +26,7 @@ _STEP_S = 0.02
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
 @judging_options(older=0.0)
+@mode_option
 @output_options("table", "plain", "json")
 @debug_option
 @click.argument("argv", metavar="[--] CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -34,6 +36,7 @@ def command(
     older: float,
     full_stacks: bool,
     error_exitcode: int,
+    mode: Mode | None,
     format_: str,
     output: str | None,
     force: bool,
@@ -48,8 +51,8 @@ def command(
     """
     format_ = chosen_format(context, sys.stderr)
     with stop_on_signals() as stop, Output(output, force, stream=sys.stderr) as out:
-        prepare(notice)
-        with Command(argv) as child, HeldSignals() as held, _session(child, older) as session:
+        prepare(notice, mode)
+        with Command(argv) as child, HeldSignals() as held, _session(child, older, mode) as session:
             _start(child, stop, held)
             _follow(child, session, held)
             held.let_go()
@@ -59,8 +62,8 @@ def command(
     return exit_code(report, error_exitcode, otherwise=child.exit_code)
 
 
-def _session(child: Command, older: float) -> Session:
-    return Session(Filter(), BccStacks(), older_s=older, descendants_of=child.pid)
+def _session(child: Command, older: float, mode: Mode | None) -> Session:
+    return Session(Filter(), BccStacks(), older_s=older, descendants_of=child.pid, mode=mode)
 
 
 def _start(child: Command, stop: Stop, held: HeldSignals) -> None:

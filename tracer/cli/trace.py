@@ -11,12 +11,19 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from tracer.cli.debug import debug_option
-from tracer.cli.options import chosen_filter, duration_option, filter_options, judging_options
+from tracer.cli.options import (
+    chosen_filter,
+    duration_option,
+    filter_options,
+    judging_options,
+    mode_option,
+)
 from tracer.cli.outcome import exit_code, notice, print_report
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import Stop, stop_on_signals
 from tracer.core.report import Report
 from tracer.errors import EXIT_CLEAN
+from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
 from tracer.kernel.symbols import BccStacks
 from tracer.session import Session
@@ -33,6 +40,7 @@ _LINES_EVERY_S = 1.0
 @duration_option
 @judging_options(older=5.0)
 @click.option("--fail-on", type=click.Choice(["leak"]), help="Exit with 23 if one was found.")
+@mode_option
 @output_options("table", "plain", "json")
 @debug_option
 @click.pass_context
@@ -46,6 +54,7 @@ def command(
     full_stacks: bool,
     error_exitcode: int,
     fail_on: str | None,
+    mode: Mode | None,
     format_: str,
     output: str | None,
     force: bool,
@@ -59,8 +68,8 @@ def command(
     format_ = chosen_format(context)
     filter_ = chosen_filter(pids, user, name)
     with stop_on_signals() as stop, Output(output, force) as out:
-        prepare(notice)
-        with Session(filter_, BccStacks(), older_s=older) as session:
+        prepare(notice, mode)
+        with Session(filter_, BccStacks(), older_s=older, mode=mode) as session:
             _watch(session, stop, duration, format_, on_screen=sys.stdout.isatty())
             report = session.finish()
         print_report(report, out, format_, full_stacks)

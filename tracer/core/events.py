@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import errno
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 
 class Op(enum.IntEnum):
@@ -15,6 +15,8 @@ class Op(enum.IntEnum):
     ADD = 2
     RM = 3
     LAST = 4
+    GONE = 5
+    CLOSED = 6
 
 
 # INIT is inotify_init1 and the older inotify_init
@@ -124,6 +126,41 @@ class LastEvent(NamedTuple):
     def instance(self) -> Instance:
         return Instance(self.group, self.gen)
 
+
+class GoneEvent(NamedTuple):
+    """
+    A watch that went in another way than by a traced call.
+
+    `trace` are the return addresses of the kernel at work then, innermost first; `tgid` is the
+    process it worked for, which is seldom the one that watched.
+    """
+
+    tgid: int
+    ts: int
+    group: int
+    gen: int
+    wd: int
+    trace: tuple[int, ...]
+
+    @property
+    def instance(self) -> Instance:
+        return Instance(self.group, self.gen)
+
+
+class ClosedEvent(NamedTuple):
+    """The last descriptor of an instance was closed, by `tgid`, and its watches are gone."""
+
+    tgid: int
+    ts: int
+    group: int
+    gen: int
+
+    @property
+    def instance(self) -> Instance:
+        return Instance(self.group, self.gen)
+
+
+Event = Union[CallEvent, LastEvent, GoneEvent, ClosedEvent]
 
 # include/uapi/linux/inotify.h
 _MASK_NAMES = (

@@ -20,7 +20,18 @@ from tracer.core.accounts import (
     Totals,
     Watch,
 )
-from tracer.core.events import IN_MASK_ADD, IN_ONESHOT, CallEvent, Instance, LastEvent, Op, Process
+from tracer.core.departures import Departure, Departures
+from tracer.core.events import (
+    IN_MASK_ADD,
+    IN_ONESHOT,
+    CallEvent,
+    ClosedEvent,
+    GoneEvent,
+    Instance,
+    LastEvent,
+    Op,
+    Process,
+)
 from tracer.core.stack import Stack
 from tracer.core.walk import Hidden, HolderFd, KernelWatch, Target, Walk, WatchRows
 
@@ -30,6 +41,10 @@ _REMEMBER_NS = 100_000_000
 
 
 CauseOf = Callable[[Watch], Cause]
+
+
+def _unknown(_: Watch) -> Cause:
+    return Cause.UNKNOWN
 
 
 class Difference(NamedTuple):
@@ -63,6 +78,7 @@ class Ledger:
         self._has_baseline = False
         self._hidden_before: Mapping[int, Hidden] = {}
         self._removals: deque[tuple[int, InstanceAccount, int]] = deque()
+        self._departures = Departures()
 
     # events
 
@@ -74,6 +90,8 @@ class Ledger:
         elif not event.group:
             # another thread closed the descriptor meanwhile: the next walk tells what remained
             return
+        elif departure := self._departures.of(event.instance, _wd_of(event)):
+            self._apply_late(event, account, stack, departure)
         elif event.op == Op.INIT:
             self._open(event, account, stack)
         elif event.op == Op.ADD:
@@ -97,9 +115,55 @@ class Ledger:
             if watch is not None:
                 watch.at_exit = event.ts
 
+    def apply_gone(self, event: GoneEvent, cause: Cause) -> None:
+        """A watch went without a traced call."""
+        account = self.instances.get(self.recognized(event.instance))
+        watch = account.watches.get(event.wd) if account is not None else None
+        departure = Departure(cause, was_live=watch is not None)
+        self._departures.note(event.ts, event.instance, event.wd, departure)
+        if account is not None:
+            # a walk that began before it still lists the watch
+            account.removed_at[event.wd] = event.ts
+            self._removals.append((event.ts, account, event.wd))
+            if watch is not None:
+                self._leave(account, watch, cause)
+
+    def apply_closed(self, event: ClosedEvent) -> None:
+        """An instance went with all its watches."""
+        departure = Departure(Cause.CLOSED, was_live=False)
+        self._departures.note(event.ts, event.instance, None, departure)
+        account = self.instances.get(self.recognized(event.instance))
+        if account is None:
+            return
+        closer = {one.process for one in account.holders if one.process.pid == event.tgid}
+        if closer - account.ended_holders:
+            # closed by a process that goes on: what ended before did not free the watches
+            account.last_exit_at = 0
+        self._close(account, _unknown)
+
+    def _apply_late(
+        self, event: CallEvent, process: ProcessAccount, stack: Stack, departure: Departure
+    ) -> None:
+        """A call that ended, or was told, only after what it speaks of had gone."""
+        if event.op != Op.ADD:
+            return
+        if departure.was_live:
+            process.updated += 1
+            self.totals.updated += 1
+            return
+        site = self.accounts.site(stack, event, process)
+        site.added += 1
+        site.removed[departure.cause] += 1
+        process.added += 1
+        process.removed[departure.cause] += 1
+        self.totals.added += 1
+        self.totals.removed[departure.cause] += 1
+        self._departures.note(event.ts, event.instance, event.wd, departure._replace(was_live=True))
+
     def forget_removals(self, before: int) -> None:
         """Drop the memory of removals that no late event can contradict any more."""
         horizon = before - _REMEMBER_NS
+        self._departures.forget(horizon)
         while self._removals and self._removals[0][0] < horizon:
             ts, account, wd = self._removals.popleft()
             if account.removed_at.get(wd) == ts:
@@ -197,7 +261,7 @@ class Ledger:
         )
 
     def reconcile(
-        self, walk: Walk, *, baseline: bool = False, cause_of: CauseOf = lambda _: Cause.UNKNOWN
+        self, walk: Walk, *, baseline: bool = False, cause_of: CauseOf = _unknown
     ) -> Difference:
         """
         Make the ledger say what the kernel says; returns what had to change.
@@ -349,6 +413,10 @@ class Ledger:
 
 # stands for an instance that the ledger does not know
 _NO_ACCOUNT = InstanceAccount(Instance(0, 0), 0)
+
+
+def _wd_of(event: CallEvent) -> int | None:
+    return None if event.op == Op.INIT else event.wd
 
 
 def _was_found_first(watch: Watch, event: CallEvent) -> bool:

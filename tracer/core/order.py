@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
-from tracer.core.events import CallEvent, LastEvent
+from tracer.core.events import Event
 from tracer.core.stack import Stack
 
 # An event gets its time a moment before it enters its buffer; on a virtual machine that moment
@@ -21,7 +21,7 @@ class Traced(NamedTuple):
     """An event, its symbolized stack, and its time in nanoseconds of CLOCK_MONOTONIC."""
 
     ts: int
-    event: CallEvent | LastEvent
+    event: Event
     stack: Stack
 
 

@@ -11,11 +11,24 @@ import errno
 import struct
 from typing import Any, NamedTuple
 
-from tracer.core.events import NO_STACK, CallEvent, Instance, LastEvent, Op, Process, RawStack
+from tracer.core.events import (
+    NO_STACK,
+    CallEvent,
+    ClosedEvent,
+    Event,
+    GoneEvent,
+    Instance,
+    LastEvent,
+    Op,
+    Process,
+    RawStack,
+)
 
 HEAD = struct.Struct("=IIQ")
 CALL = struct.Struct("=IIQQQQQQIIIiiIiiII16s")
 LAST = struct.Struct("=IIQQQQII")
+GONE = struct.Struct("=IIQQQii")
+CLOSED = struct.Struct("=IIQQQ")
 SPILL_KEY = struct.Struct("=QQiI")
 SPILLED = struct.Struct(f"={CALL.size}sQ128s")
 SPILLED_STACK = struct.Struct("=512s")
@@ -120,7 +133,7 @@ class WireError(ValueError):
     """A record that is no such record: too short for what it says it holds, or unknown."""
 
 
-def decode(record: bytes) -> CallEvent | LastEvent:
+def decode(record: bytes) -> Event:
     """
     One record of the events buffer.
 
@@ -134,6 +147,10 @@ def decode(record: bytes) -> CallEvent | LastEvent:
         return _decode_call(record)
     if op == Op.LAST:
         return _decode_last(record)
+    if op == Op.GONE:
+        return _decode_gone(record)
+    if op == Op.CLOSED:
+        return _decode_closed(record)
     raise WireError(f"record of unknown kind {op}")
 
 
@@ -244,3 +261,21 @@ def _decode_last(record: bytes) -> LastEvent:
         raise WireError(f"last of {len(record)} bytes holds {count} descriptors")
     wds = struct.unpack_from(f"={count}i", record, LAST.size)
     return LastEvent(tgid, ts, group, gen, birth, wds, bool(truncated))
+
+
+def _decode_gone(record: bytes) -> GoneEvent:
+    if len(record) < GONE.size:
+        raise WireError(f"removal of {len(record)} bytes")
+    _, tgid, ts, group, gen, wd, trace_bytes = GONE.unpack_from(record)
+    # a trace that could not be read only leaves the cause unknown
+    frames = max(trace_bytes, 0) // _FRAME_BYTES
+    if len(record) < GONE.size + _FRAME_BYTES * frames:
+        raise WireError(f"removal of {len(record)} bytes holds {frames} frames")
+    trace = struct.unpack_from(f"={frames}Q", record, GONE.size)
+    return GoneEvent(tgid, ts, group, gen, wd, trace)
+
+
+def _decode_closed(record: bytes) -> ClosedEvent:
+    if len(record) < CLOSED.size:
+        raise WireError(f"closing of {len(record)} bytes")
+    return ClosedEvent(*CLOSED.unpack_from(record)[1:])

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from tracer.errors import InotraceError
 
@@ -27,6 +28,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("comm",),
         ("signal",),
         ("cred",),
+        ("stack",),
     ),
     "cred": (("euid",), ("ucounts",)),
     "signal_struct": (("live",),),
@@ -43,6 +45,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "ucounts": (("ns",), ("uid",), ("ucount",)),
     "user_namespace": (("ucount_max",), ("ucounts",), ("ns",)),
     "ns_common": (("inum",),),
+    "work_struct": (("func",),),
 }
 # Missing in some kernels: 0 there, which is no offset of theirs elsewhere.
 OPTIONAL = frozenset({("cred", "ucounts")})  # since 905ae01c4ae2 (in v5.14)
@@ -50,9 +53,12 @@ ENUMERATORS: Mapping[str, tuple[str, ...]] = {
     "ucount_type": ("UCOUNT_INOTIFY_INSTANCES", "UCOUNT_INOTIFY_WATCHES"),
 }
 
+# BPF helpers that older kernels lack; bpf/ does without.
+HELPERS = ("BPF_FUNC_get_current_task_btf", "BPF_FUNC_task_pt_regs")
+
 _LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
 
-_KIND_POINTER, _KIND_STRUCT, _KIND_UNION, _KIND_ENUM = 2, 4, 5, 6
+_KIND_POINTER, _KIND_STRUCT, _KIND_UNION, _KIND_ENUM, _KIND_FUNCTION = 2, 4, 5, 6, 12
 # typedef, volatile, const, restrict, type tag: each only names another type
 _KIND_ALIASES = frozenset({8, 9, 10, 11, 18})
 _TYPE = struct.Struct("=III")
@@ -101,6 +107,10 @@ class Btf:
                 return int(value)
         raise KeyError(f"enum {enum_name} {name}")
 
+    def function_id(self, name: str) -> int:
+        """The type id of a kernel function. Raises KeyError if it is unknown."""
+        return self._find(name, _KIND_FUNCTION)
+
     def _members(self, type_id: int, base_bits: int = 0) -> Iterator[tuple[str, int, int]]:
         """Named members, their offset in bits and type; those of anonymous members included."""
         address = self._address(type_id)
@@ -146,7 +156,7 @@ def _load_libbpf() -> ctypes.CDLL:
             library = ctypes.CDLL(name)
         except OSError:
             continue
-        library.btf__load_vmlinux_btf.restype = ctypes.c_void_p
+        _vmlinux_btf(library).restype = ctypes.c_void_p
         library.btf__type_by_id.restype = ctypes.c_void_p
         library.btf__type_by_id.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         library.btf__find_by_name_kind.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint]
@@ -157,11 +167,18 @@ def _load_libbpf() -> ctypes.CDLL:
     raise InotraceError("libbpf is missing: install the distribution's libbpf package")
 
 
+def _vmlinux_btf(library: ctypes.CDLL) -> Any:
+    # libbpf before 0.5 has it under the older name only
+    with suppress(AttributeError):
+        return library.btf__load_vmlinux_btf
+    return library.libbpf_find_kernel_btf
+
+
 @contextmanager
 def kernel_btf() -> Iterator[Btf]:
     """The running kernel's BTF. Raises InotraceError if it has none or libbpf is missing."""
     library = _load_libbpf()
-    handle = library.btf__load_vmlinux_btf()
+    handle = _vmlinux_btf(library)()
     # libbpf before 1.0 returned an error as a small negative pointer
     if not handle or (ctypes.c_long(handle).value < 0 and handle > 2**64 - 4096):
         raise InotraceError(
@@ -182,7 +199,7 @@ def compiler_definitions() -> list[str]:
     """
     try:
         with kernel_btf() as btf:
-            return [*_offsets(btf), *_enumerators(btf), _connector(btf)]
+            return [*_offsets(btf), *_enumerators(btf), *_helpers(btf), _connector(btf)]
     except KeyError as missing:
         raise InotraceError(
             f"this kernel's type information lacks {missing.args[0]}: "
@@ -213,6 +230,12 @@ def _connector(btf: Btf) -> str:
     points_at_object = btf.is_void_pointer("fsnotify_mark_connector", "obj")
     offset = 0 if points_at_object else btf.offset_of("inode", "i_fsnotify_marks")
     return f"-DCONNECTOR_POINTS_INTO_INODE={offset}"
+
+
+def _helpers(btf: Btf) -> Iterable[str]:
+    for name in HELPERS:
+        with suppress(KeyError):
+            yield f"-D{name.upper()}={btf.enumerator('bpf_func_id', name)}"
 
 
 def _enumerators(btf: Btf) -> Iterable[str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Callable
 
 from tracer.errors import InotraceError
-from tracer.kernel.bpf_call import NUMBERS
+from tracer.kernel.hooks import Mode
+from tracer.kernel.modes import TRACEFS, choose, find, mounted_tracefs
+from tracer.kernel.system_call import BPF
 
-_TRACEFS = Path("/sys/kernel/tracing")
-_TRACEFS_IN_DEBUGFS = Path("/sys/kernel/debug/tracing")
 _TIME_OFFSETS = Path("/proc/self/timens_offsets")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF = Path("/sys/kernel/btf/vmlinux")
@@ -22,19 +22,22 @@ _BTF = Path("/sys/kernel/btf/vmlinux")
 _NO_SUCH_COMMAND = 10_000
 
 
-def prepare(notice: Callable[[str], None]) -> None:
+def prepare(notice: Callable[[str], None], mode: Mode | None = None) -> None:
     """
-    Check what tracing needs and mount tracefs if it is missing.
+    Check what tracing in `mode` needs, in any mode if None.
 
-    `notice` is told what was changed. Raises InotraceError with what to do.
+    Mounts tracefs if it is missing and no other mode works. `notice` is told what was changed.
+    Raises InotraceError with what to do.
     """
     _need_root()
     _need_the_hosts_clock()
-    _need_bcc()
-    _need_bpf()
-    _need_no_lockdown()
+    need_bcc()
+    need_bpf()
+    need_no_lockdown()
     _need_btf()
-    _need_tracepoints(notice)
+    if not _does_without_tracefs(mode):
+        _need_tracefs(notice)
+    choose(mode)
 
 
 def _need_root() -> None:
@@ -56,7 +59,8 @@ def _need_the_hosts_clock() -> None:
         )
 
 
-def _need_bcc() -> None:
+def need_bcc() -> None:
+    """Raises InotraceError if BCC's Python module is missing."""
     try:
         import bcc  # noqa: F401 (only whether it is there)
     except ImportError as error:
@@ -67,8 +71,9 @@ def _need_bcc() -> None:
         ) from error
 
 
-def _need_bpf() -> None:
-    number = NUMBERS.get(platform.machine())
+def need_bpf() -> None:
+    """Raises InotraceError if the kernel has no BPF, or refuses it."""
+    number = BPF.get(platform.machine())
     if number is None:
         raise InotraceError(f"inotrace does not know the processor {platform.machine()} yet")
     libc = ctypes.CDLL(None, use_errno=True)
@@ -83,7 +88,8 @@ def _need_bpf() -> None:
         )
 
 
-def _need_no_lockdown() -> None:
+def need_no_lockdown() -> None:
+    """Raises InotraceError if the kernel is locked down so far that tracing is forbidden."""
     try:
         mode = _LOCKDOWN.read_text()
     except OSError:
@@ -103,31 +109,23 @@ def _need_btf() -> None:
         )
 
 
-def _need_tracepoints(notice: Callable[[str], None]) -> None:
-    tracefs = _mounted_tracefs()
-    if tracefs is None:
+def _does_without_tracefs(mode: Mode | None) -> bool:
+    if mode is None:
+        return find(Mode.FENTRY).works or find(Mode.KPROBE).works
+    return mode is not Mode.TRACEPOINT
+
+
+def _need_tracefs(notice: Callable[[str], None]) -> None:
+    if mounted_tracefs() is None:
         _mount_tracefs()
-        notice(f"mounted tracefs on {_TRACEFS}, where it stays")
-        tracefs = _TRACEFS
-    if not (tracefs / "events/syscalls/sys_exit_inotify_add_watch").is_dir():
-        raise InotraceError(
-            "this kernel has no tracepoints for system calls: use one built with "
-            "CONFIG_FTRACE_SYSCALLS"
-        )
-
-
-def _mounted_tracefs() -> Path | None:
-    for folder in (_TRACEFS, _TRACEFS_IN_DEBUGFS):
-        if (folder / "events").is_dir():
-            return folder
-    return None
+        notice(f"mounted tracefs on {TRACEFS}, where it stays")
 
 
 def _mount_tracefs() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"nodev", os.fsencode(_TRACEFS), b"tracefs", 0, None) != 0:
+    if libc.mount(b"nodev", os.fsencode(TRACEFS), b"tracefs", 0, None) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise InotraceError(
-            f"cannot mount tracefs ({reason}): try 'mount -t tracefs nodev {_TRACEFS}', "
+            f"cannot mount tracefs ({reason}): try 'mount -t tracefs nodev {TRACEFS}', "
             "or run inotrace outside the container"
         )

@@ -1,4 +1,4 @@
-"""Loading bpf/ with BCC and attaching it."""
+"""Loading bpf/ with BCC and attaching it, in the best mode that the kernel allows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from typing import Any, NamedTuple
 
 from tracer.errors import InotraceError
 from tracer.kernel.btf import compiler_definitions
-
-_CALLS = {
-    "on_init_exit": ("inotify_init", "inotify_init1"),
-    "on_add_watch_exit": ("inotify_add_watch",),
-    "on_rm_watch_exit": ("inotify_rm_watch",),
-}
-
+from tracer.kernel.doorbell import WORKER, Doorbell
+from tracer.kernel.hooks import COMPAT_PREFIX, NATIVE_PREFIX, Hook, Mode, hooks
+from tracer.kernel.kallsyms import kernel_symbols
+from tracer.kernel.modes import usable
 
 # for tests: tables of the BPF program that are small enough to fill
 _EXTRA_DEFINITIONS: tuple[str, ...] = ()
@@ -71,17 +68,20 @@ def bpf_folder() -> Path:
 
 class Probe:
     """
-    The loaded BPF program.
+    The loaded and attached BPF program.
 
     Use as a context manager. `attach` only after the buffers are open, as
     :class:`tracer.kernel.stream.Stream` does: the kernel drops, without a word, what is sent to a
-    buffer nobody opened.
+    buffer nobody opened. `mode` None is the best that works; :attr:`mode` is what it came to.
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, mode: Mode | None = None) -> None:
         self._scope = scope
-        self.bpf = _load(scope)
+        self.bpf, self.mode = _attached(scope, mode)
+        self.doorbell: Doorbell | None = None
         try:
+            if self.mode is Mode.TRACEPOINT and kernel_symbols().address(WORKER):
+                self._hang_up_doorbell()
             for pid in scope.pids or ():
                 self.add_to_scope(pid)
         except BaseException:
@@ -96,25 +96,21 @@ class Probe:
 
     def close(self) -> None:
         """Detach everything; the kernel frees the maps with the last descriptor."""
+        if self.doorbell is not None:
+            self.doorbell.close()
         self.bpf.cleanup()
 
     def attach(self) -> None:
         """Start tracing. Raises InotraceError if the kernel refuses."""
-        with bcc_errors("the kernel refuses to attach to the inotify calls"):
-            for function, calls in _CALLS.items():
-                for call in calls:
-                    self._attach_exit(function, call)
-            if self._scope.follow:
+        if self._scope.follow:
+            with bcc_errors("the kernel refuses to attach to forks and exits"):
                 self._follow_descendants()
+        self.bpf[b"gate"][ctypes.c_int(0)] = ctypes.c_uint(1)
 
-    def _attach_exit(self, function: str, call: str) -> None:
-        tracepoint = f"syscalls:sys_exit_{call}"
-        # architectures made after inotify_init1 never had inotify_init
-        if call == "inotify_init" and not self.bpf.tracepoint_exists(
-            "syscalls", f"sys_exit_{call}"
-        ):
-            return
-        self.bpf.attach_tracepoint(tp=tracepoint.encode(), fn_name=function.encode())
+    def _hang_up_doorbell(self) -> None:
+        with bcc_errors("the kernel refuses to attach to its workers"):
+            self.bpf.attach_raw_tracepoint(tp=b"workqueue_execute_start", fn_name=b"on_work_start")
+        self.doorbell = Doorbell(self.bpf)
 
     def _follow_descendants(self) -> None:
         from bcc import BPF
@@ -154,17 +150,101 @@ def bcc_errors(message: str) -> Iterator[None]:
             raise InotraceError(message, detail=f"{error}\n{output.text()}") from error
 
 
-def _load(scope: Scope) -> Any:
+def _attached(scope: Scope, forced: Mode | None) -> tuple[Any, Mode]:
+    """In the first mode that attaches: what was tried for nothing may still be refused."""
+    refusal: InotraceError | None = None
+    for mode in usable(forced):
+        try:
+            return _attached_in(mode, scope), mode
+        except InotraceError as error:
+            refusal = error
+    assert refusal is not None
+    raise refusal
+
+
+def _attached_in(mode: Mode, scope: Scope) -> Any:
+    bpf = _load(scope, mode)
+    try:
+        with bcc_errors(f"the kernel refuses to attach to the inotify calls ({mode.value})"):
+            for hook in hooks(mode):
+                if hook.needed or _exists(bpf, hook, mode):
+                    _attach(bpf, hook, mode)
+    except BaseException:
+        bpf.cleanup()
+        raise
+    return bpf
+
+
+def _exists(bpf: Any, hook: Hook, mode: Mode) -> bool:
+    if mode is Mode.TRACEPOINT:
+        return bool(bpf.tracepoint_exists(*hook.target.split(":")))
+    return hook.target in kernel_symbols()
+
+
+def _attach(bpf: Any, hook: Hook, mode: Mode) -> None:
+    function, target = _name_in(bpf, hook), hook.target.encode()
+    if mode is Mode.TRACEPOINT:
+        bpf.attach_tracepoint(tp=target, fn_name=function)
+    elif mode is Mode.KPROBE:
+        attach = bpf.attach_kretprobe if hook.at_return else bpf.attach_kprobe
+        attach(event=target, fn_name=function)
+    else:
+        attach = bpf.attach_kretfunc if hook.at_return else bpf.attach_kfunc
+        attach(fn_name=function)
+
+
+def _name_in(bpf: Any, hook: Hook) -> bytes:
+    """What bpf/fentry.c calls it depends on BCC."""
+    name = hook.function.encode()
+    in_vmlinux = name.replace(b"func__", b"func__vmlinux__")
+    return in_vmlinux if in_vmlinux in _functions(bpf) else name
+
+
+def _functions(bpf: Any) -> set[bytes]:
+    from bcc import lib
+
+    return {
+        lib.bpf_function_name(bpf.module, at) for at in range(lib.bpf_num_functions(bpf.module))
+    }
+
+
+def _load(scope: Scope, mode: Mode) -> Any:
     folder = bpf_folder()
     os.environ["BCC_KERNEL_SOURCE"] = str(folder)
     from bcc import BPF
 
-    definitions = [*compiler_definitions(), *_tunables(scope), *_EXTRA_DEFINITIONS]
+    class Unattached(BPF):  # type: ignore[misc]
+        def _trace_autoload(self) -> None:
+            """
+            Not now: BCC attaches by itself what is named as fentry functions have to be.
+
+            One that is optional would fail as a whole where the kernel lacks it.
+            """
+
+    definitions = [
+        *compiler_definitions(),
+        *_tunables(scope),
+        *_mode_definitions(mode),
+        *_EXTRA_DEFINITIONS,
+    ]
+    text = _joined(folder, scope, mode).encode()
     with bcc_errors("the BPF program does not compile or load here: --debug shows why"):
-        bpf = BPF(text=_joined(folder, scope).encode(), cflags=[f"-I{folder}", "-w", *definitions])
-        for function in _CALLS:
-            bpf.load_func(function.encode(), BPF.TRACEPOINT)
+        bpf = Unattached(text=text, cflags=[f"-I{folder}", "-w", *definitions])
+        if mode is Mode.TRACEPOINT:
+            for hook in hooks(mode):
+                bpf.load_func(hook.function.encode(), BPF.TRACEPOINT)
     return bpf
+
+
+def _mode_definitions(mode: Mode) -> list[str]:
+    if mode is Mode.FENTRY:
+        # where there are no 32-bit entry points, their handlers still need a name
+        compat = COMPAT_PREFIX or "no_compat_"
+        return [f"-DNATIVE_PREFIX={NATIVE_PREFIX}", f"-DCOMPAT_PREFIX={compat}"]
+    worker = kernel_symbols().address(WORKER)
+    if mode is Mode.TRACEPOINT and worker:
+        return [f"-D{WORKER.upper()}={worker:#x}ULL"]
+    return []
 
 
 def _tunables(scope: Scope) -> list[str]:
@@ -180,8 +260,11 @@ def _tunables(scope: Scope) -> list[str]:
     return tunables
 
 
-def _joined(folder: Path, scope: Scope) -> str:
-    names = ["common.c", "spill.c", "calls.c", "walk.c"]
+def _joined(folder: Path, scope: Scope, mode: Mode) -> str:
+    names = ["common.c", "spill.c", "calls.c"]
+    if mode is not Mode.TRACEPOINT:
+        names.append("removals.c")
+    names += [f"{mode.value}.c", "walk.c"]
     if scope.follow:
         names.append("descendants.c")
     return "".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in names)

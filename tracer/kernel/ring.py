@@ -20,8 +20,8 @@ import struct
 from collections.abc import Iterator
 
 from tracer.errors import InotraceError
+from tracer.kernel.system_call import PERF_EVENT_OPEN
 
-_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _TYPE_SOFTWARE = 1
 _COUNT_SW_BPF_OUTPUT = 10
 _SAMPLE_RAW = 1 << 10
@@ -134,7 +134,7 @@ def _open(cpu: int) -> int:
     )
     libc = ctypes.CDLL(None, use_errno=True)
     fd: int = libc.syscall(
-        ctypes.c_long(_PERF_EVENT_OPEN[platform.machine()]),
+        ctypes.c_long(PERF_EVENT_OPEN[platform.machine()]),
         ctypes.byref(attributes),
         ctypes.c_long(-1),
         ctypes.c_long(cpu),

@@ -9,7 +9,7 @@ from typing import Any
 
 from tracer.core.events import CallEvent
 from tracer.core.wire import SPILL_KEY, SPILLED, decode_spilled, spilled_stack_id
-from tracer.kernel.bpf_call import MAP_LOOKUP_AND_DELETE_BATCH, bpf_call
+from tracer.kernel.system_call import MAP_LOOKUP_AND_DELETE_BATCH, bpf_call
 
 # a batch must hold the fullest bucket of the kernel's table
 _BATCH = 4096

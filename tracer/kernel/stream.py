@@ -123,7 +123,7 @@ class Stream:
         self._cpus = online
 
     def _opened(self, output: bytes, cpu: int) -> Ring:
-        ring = Ring(cpu, _pages_per_cpu() if output == b"events" else _FEW_PAGES)
+        ring = Ring(cpu, pages_per_cpu() if output == b"events" else _FEW_PAGES)
         table = self._bpf[output]
         table[table.Key(cpu)] = table.Leaf(ring.fd)
         return ring
@@ -165,7 +165,8 @@ class Stream:
                 ring.close()
 
 
-def _pages_per_cpu() -> int:
+def pages_per_cpu() -> int:
+    """Of a buffer: a share of what all may lock together."""
     share = _BUFFER_BYTES // (os.cpu_count() or 1)
     size = min(max(share, _CPU_BYTES_MIN), _CPU_BYTES_MAX)
     pages = size // os.sysconf("SC_PAGE_SIZE")

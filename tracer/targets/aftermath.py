@@ -9,9 +9,9 @@ from tracer.kernel.procfs import mounted_devices, running_pids
 from tracer.targets.path import kernel_device, path_state, seen_by
 
 
-class Causes:
+class Aftermath:
     """
-    Causes as of one moment, soon after the watches went. Use one for each comparison with the
+    What is left at one moment, soon after the watches went. Use one for each comparison with the
     kernel: what is mounted is read once.
 
     A watch that went without a call, and without its instance being closed, had its inode deleted,
@@ -24,7 +24,7 @@ class Causes:
         self._mounted: dict[int, bool] = {}
         self._devices: dict[bytes, int | None] = {}
 
-    def of(self, watch: Watch) -> Cause:
+    def cause_of(self, watch: Watch) -> Cause:
         """Why this watch is gone."""
         target = watch.target
         if target is None:

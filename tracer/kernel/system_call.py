@@ -1,4 +1,4 @@
-"""bpf(2), for what BCC has no method for in every version."""
+"""System calls that Python has no name for, and bpf(2) for what not every BCC has a method for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import ctypes
 import os
 import platform
 
-# system call numbers
-NUMBERS = {"x86_64": 321, "aarch64": 280}
+# their numbers
+BPF = {"x86_64": 321, "aarch64": 280}
+PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 # enum bpf_cmd, include/uapi/linux/bpf.h
 MAP_LOOKUP_AND_DELETE_BATCH = 25
 
@@ -17,7 +18,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def bpf_call(command: int, attributes: ctypes.Structure) -> int:
     """What the kernel returns. Raises OSError if it refuses."""
     result: int = _libc.syscall(
-        ctypes.c_long(NUMBERS[platform.machine()]),
+        ctypes.c_long(BPF[platform.machine()]),
         ctypes.c_long(command),
         ctypes.byref(attributes),
         ctypes.c_long(ctypes.sizeof(attributes)),

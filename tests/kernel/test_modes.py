@@ -1,0 +1,330 @@
+"""What the kernel allows is found by trying, and removals are seen as they happen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+from harness import Inotrace, Puppet, kernel_watches_of, ledger_watches, until, working_modes
+
+from tracer import session as session_module
+from tracer.core.accounts import Cause
+from tracer.errors import InotraceError
+from tracer.kernel import hooks, modes, probe
+from tracer.kernel.hooks import Mode
+from tracer.kernel.modes import Finding, choose, find
+from tracer.kernel.preflight import prepare
+from tracer.kernel.probe import Probe, Scope
+from tracer.kernel.symbols import BccStacks
+from tracer.kernel.trials import try_fentry, try_kprobe
+from tracer.session import Filter, Session
+
+pytestmark = pytest.mark.usefixtures("root")
+
+Start = Callable[..., Inotrace]
+IN_CREATE, IN_ONESHOT = 0x100, 0x80000000
+_FAR_AWAY_S = 3600.0
+
+
+def refused(*found: Mode) -> dict[Mode, Finding]:
+    """Findings as if these modes did not work, and the others did."""
+    return {mode: Finding(mode not in found, "not today" * (mode in found)) for mode in Mode}
+
+
+# --- which mode ---
+
+
+def test_each_mode_works_or_says_why_not() -> None:
+    prepare(print)
+    for mode in Mode:
+        works, reason = find(mode)
+        assert works == (reason == ""), mode
+
+
+def test_a_mode_that_was_found_to_work_traces(mode: Mode) -> None:
+    """What the trial says is what attaching the real programs says."""
+    with Probe(Scope(), mode) as traced:
+        assert traced.mode is mode
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if mode not in working_modes()])
+def test_a_mode_that_was_found_refused_does_not_trace(
+    mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a trial that lies WHEN the real programs are attached THEN the kernel refuses too."""
+    monkeypatch.setattr(modes, "find", refused().get)
+
+    with pytest.raises(InotraceError):
+        Probe(Scope(), mode)
+
+
+@pytest.mark.parametrize(
+    ("broken", "chosen"),
+    [
+        ((), Mode.FENTRY),
+        ((Mode.FENTRY,), Mode.KPROBE),
+        ((Mode.FENTRY, Mode.KPROBE), Mode.TRACEPOINT),
+        ((Mode.KPROBE, Mode.TRACEPOINT), Mode.FENTRY),
+    ],
+)
+def test_the_first_that_works_is_chosen(
+    broken: tuple[Mode, ...], chosen: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modes, "find", refused(*broken).get)
+
+    assert choose(None) is chosen
+
+
+def test_no_mode_at_all_is_an_error_with_the_last_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modes, "find", refused(*Mode).get)
+
+    with pytest.raises(InotraceError, match="not today"):
+        choose(None)
+
+
+def test_a_forced_mode_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modes, "find", refused(Mode.KPROBE).get)
+
+    assert choose(Mode.TRACEPOINT) is Mode.TRACEPOINT
+    with pytest.raises(InotraceError, match="--mode kprobe does not work here: not today"):
+        choose(Mode.KPROBE)
+
+
+def test_what_does_not_attach_after_all_gives_way_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """GIVEN a first mode whose trial succeeds and whose programs the kernel refuses."""
+    best, *_ = working_modes()
+    other = Mode.TRACEPOINT if best is not Mode.TRACEPOINT else Mode.KPROBE
+    first, second = (best, other) if best is not Mode.TRACEPOINT else (other, best)
+    monkeypatch.setattr(modes, "find", refused(*(set(Mode) - {first, second})).get)
+    attach = probe._attach
+    broken = [hook._replace(target="no_such:function") for hook in hooks.hooks(first)]
+    monkeypatch.setattr(probe, "hooks", lambda mode: broken if mode is first else hooks.hooks(mode))
+
+    def refuse_first(bpf: Any, hook: hooks.Hook, mode: Mode) -> None:
+        if mode is first:
+            raise OSError("refused")
+        attach(bpf, hook, mode)
+
+    monkeypatch.setattr(probe, "_attach", refuse_first)
+
+    with Probe(Scope()) as traced:
+        assert traced.mode is second
+    with pytest.raises(InotraceError):
+        Probe(Scope(), first)
+
+
+@pytest.mark.parametrize("command", [["trace"], ["events"], ["run", "--", "true"], ["demo"]])
+def test_a_mode_that_does_not_work_is_one_line(inotrace: Start, command: list[str]) -> None:
+    missing = [mode for mode in Mode if not find(mode).works]
+    if not missing:
+        pytest.skip("every mode works on this kernel")
+    name, *rest = command
+    tool = inotrace(name, "--mode", missing[0].value, *rest)
+
+    assert tool.wait() == 1
+    line = tool.error()
+    assert line.startswith(f"--mode {missing[0].value} does not work here: ")
+    assert "--mode auto" in line
+
+
+def test_the_report_says_which_mode_it_was(inotrace: Start, mode: Mode) -> None:
+    tool = inotrace("trace", "-d", "0.1", "-f", "json", "--mode", mode.value)
+
+    assert tool.report()["host"]["mode"] == mode.value
+    assert tool.wait() == 0
+
+
+def test_trials_name_what_is_missing() -> None:
+    assert try_fentry(0, at_return=False)
+    assert try_kprobe("no_such_function", at_return=False)
+
+
+def test_trials_leave_nothing_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    for mode in Mode:
+        find.__wrapped__(mode)
+    assert os.listdir("/proc/self/fd") == before
+
+
+# --- removals without a call ---
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions whose timer does not come while the test lasts."""
+    monkeypatch.setattr(session_module, "_WALK_EVERY_S", _FAR_AWAY_S)
+
+
+@contextmanager
+def tracing(mode: Mode, *pids: int) -> Iterator[Session]:
+    with Session(Filter(frozenset(pids)), BccStacks(), older_s=0.0, mode=mode) as session:
+        if mode is Mode.TRACEPOINT and session._feed.probe.doorbell is None:
+            pytest.skip("no doorbell: fsnotify_mark_destroy_workfn is not in /proc/kallsyms")
+        yield session
+
+
+def live_after_a_step(session: Session) -> int:
+    session.step()
+    return ledger_watches(session).total()
+
+
+def removals(session: Session) -> dict[Cause, int]:
+    return dict(session._ledger.totals.removed)
+
+
+def add_all(session: Session, puppet: Puppet, folders: list[Path], *mask: int) -> int:
+    fd = puppet.ok("init")
+    for folder in folders:
+        puppet.ok("add", fd, folder, *mask)
+    until(lambda: live_after_a_step(session) == len(folders), "the adds")
+    return fd
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_deleted_folder_leaves_the_ledger_before_the_timer(
+    mode: Mode, puppet: Puppet, folders: list[Path]
+) -> None:
+    with tracing(mode, puppet.pid) as session:
+        fd = add_all(session, puppet, folders)
+        for folder in folders[:7]:
+            folder.rmdir()
+        until(lambda: live_after_a_step(session) == 16, "the removals")
+
+        kernel = kernel_watches_of((puppet.pid, fd))
+        assert {one.wd for one in ledger_watches(session)} == {one.wd for one in kernel}
+        assert removals(session) == {Cause.DELETED: 7}
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_oneshot_watch_that_fired_leaves_before_the_timer(
+    mode: Mode, puppet: Puppet, folders: list[Path]
+) -> None:
+    with tracing(mode, puppet.pid) as session:
+        add_all(session, puppet, folders[:5], IN_CREATE | IN_ONESHOT)
+        for folder in folders[:3]:
+            (folder / "new").touch()
+        until(lambda: live_after_a_step(session) == 2, "the removals")
+
+        assert removals(session) == {Cause.ONESHOT: 3}
+
+
+@pytest.mark.usefixtures("patient")
+def test_an_unmounted_filesystem_takes_its_watches_before_the_timer(
+    mode: Mode, puppet: Puppet, folders: list[Path], mounted: Callable[..., Path]
+) -> None:
+    disk = mounted()
+    for name in ("a", "b", "c"):
+        (disk / name).mkdir()
+    with tracing(mode, puppet.pid) as session:
+        add_all(session, puppet, [disk / "a", disk / "b", disk / "c", folders[0]])
+        subprocess.run(["umount", str(disk)], check=True)
+        until(lambda: live_after_a_step(session) == 1, "the removals")
+
+        assert removals(session) == {Cause.UNMOUNTED: 3}
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_closed_instance_leaves_before_the_timer(
+    mode: Mode, puppet: Puppet, folders: list[Path]
+) -> None:
+    with tracing(mode, puppet.pid) as session:
+        fd = add_all(session, puppet, folders)
+        puppet.ok("close", fd)
+        until(lambda: live_after_a_step(session) == 0, "the end of the instance")
+
+        assert removals(session) == {Cause.CLOSED: 23}
+        assert not session._ledger.instances
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_removal_by_a_call_is_counted_once(
+    mode: Mode, puppet: Puppet, folders: list[Path]
+) -> None:
+    """GIVEN calls that tell of their removals WHEN the kernel does too THEN it counts for one."""
+    with tracing(mode, puppet.pid) as session:
+        fd = puppet.ok("init")
+        for folder in folders:
+            puppet.ok("balance", fd, folder)
+        totals = session._ledger.totals
+        until(lambda: live_after_a_step(session) == 0 and totals.added == 23, "the calls")
+
+        assert removals(session) == {Cause.RM_WATCH: 23}
+        session.finish()
+        assert removals(session) == {Cause.RM_WATCH: 23}
+
+
+def test_a_call_by_who_is_not_traced_is_told_as_a_removal(
+    mode: Mode, puppet: Puppet, folders: list[Path]
+) -> None:
+    """GIVEN an instance shared with a child that is not traced WHEN the child removes a watch."""
+    if mode is Mode.TRACEPOINT:
+        pytest.skip(f"needs fentry ({find(Mode.FENTRY).reason}) or kprobes")
+    with tracing(mode, puppet.pid) as session:
+        fd = add_all(session, puppet, folders[:3])
+        puppet.ok("fork")
+        puppet.ok("rm", fd, 2)
+        until(lambda: live_after_a_step(session) == 2, "the removal")
+
+        assert removals(session) == {Cause.RM_WATCH: 1}
+
+
+# --- the doorbell ---
+
+
+def test_the_doorbell_makes_walks_no_more_frequent_than_their_share(
+    monkeypatch: pytest.MonkeyPatch, puppet: Puppet, folders: list[Path]
+) -> None:
+    """GIVEN a doorbell that rings all the time THEN walks and their work take a fiftieth."""
+    with tracing(Mode.TRACEPOINT, puppet.pid) as session:
+        add_all(session, puppet, folders)
+        monkeypatch.setattr(session._feed, "rang_since", lambda _: True)
+        began, worked = time.monotonic(), time.thread_time()
+        walks = 0
+        while walks < 10:
+            before = session._walked_at
+            session.step()
+            walks += session._walked_at != before
+        elapsed, worked = time.monotonic() - began, time.thread_time() - worked
+
+    assert elapsed >= 9 * session_module._WALK_SOONEST_S
+    assert worked < elapsed
+
+
+def test_a_doorbell_that_is_silent_makes_no_walk(
+    monkeypatch: pytest.MonkeyPatch, patient: None, puppet: Puppet
+) -> None:
+    with tracing(Mode.TRACEPOINT, puppet.pid) as session:
+        walked = session._walked_at
+        monkeypatch.setattr(session._feed, "rang_since", lambda _: False)
+        until(lambda: time.monotonic() > session._soonest_walk, "the time for a walk")
+        session.step()
+
+        assert session._walked_at == walked
+
+
+def test_the_doorbell_tells_when_it_rang(puppet: Puppet, folders: list[Path]) -> None:
+    with tracing(Mode.TRACEPOINT, puppet.pid) as session:
+        doorbell = session._feed.probe.doorbell
+        assert doorbell is not None
+        puppet.ok("add", puppet.ok("init"), folders[0])
+        removed_at = time.monotonic_ns()
+        folders[0].rmdir()
+        until(lambda: doorbell.rang_at() >= removed_at, "the ring")
+
+        assert doorbell.rang_at() <= time.monotonic_ns()
+        assert session._feed.rang_since(removed_at)
+        assert not session._feed.rang_since(time.monotonic_ns())
+
+
+def test_without_the_workers_address_there_is_no_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "WORKER", "no_such_function")
+    with Probe(Scope(), Mode.TRACEPOINT) as traced:
+        assert traced.doorbell is None

@@ -1,0 +1,52 @@
+"""What went a moment ago, so that what is told late of it does not bring it back to life."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple, Optional
+
+from tracer.core.accounts import Cause
+from tracer.core.events import Instance
+
+# an instance as a whole where the descriptor is None
+_Key = tuple[Instance, Optional[int]]
+
+
+class Departure(NamedTuple):
+    """`was_live`: whether the ledger had the watch when it went."""
+
+    cause: Cause
+    was_live: bool
+
+
+class Departures:
+    """
+    Removals that the kernel told of, until :meth:`forget`.
+
+    The kernel does not use a watch descriptor twice in that time: it counts through two thousand
+    million of them first.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[_Key, Departure] = {}
+        self._order: deque[tuple[int, _Key]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def note(self, ts: int, instance: Instance, wd: int | None, departure: Departure) -> None:
+        """`wd` None: the instance with all its watches."""
+        self._known[instance, wd] = departure
+        self._order.append((ts, (instance, wd)))
+
+    def of(self, instance: Instance, wd: int | None) -> Departure | None:
+        """How the watch went, by itself or with its instance; None if it did not."""
+        if not self._known:
+            # which they are in a mode that tells of no removals, for every call of a flood
+            return None
+        return self._known.get((instance, wd)) or self._known.get((instance, None))
+
+    def forget(self, before: int) -> None:
+        """Drop what is older."""
+        while self._order and self._order[0][0] < before:
+            self._known.pop(self._order.popleft()[1], None)

@@ -1,0 +1,124 @@
+"""
+Which mode the kernel allows.
+
+Found by trying, not by the kernel's version: distributions leave things out, add them to older
+kernels, and security modules refuse what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from tracer.errors import InotraceError
+from tracer.kernel.btf import kernel_btf
+from tracer.kernel.hooks import Hook, Mode, hooks
+from tracer.kernel.trials import try_fentry, try_kprobe
+
+TRACEFS = Path("/sys/kernel/tracing")
+_TRACEFS_IN_DEBUGFS = Path("/sys/kernel/debug/tracing")
+
+
+class Finding(NamedTuple):
+    """Whether something works, else `reason` why not, in words."""
+
+    works: bool
+    reason: str = ""
+
+
+def mounted_tracefs() -> Path | None:
+    for folder in (TRACEFS, _TRACEFS_IN_DEBUGFS):
+        if (folder / "events").is_dir():
+            return folder
+    return None
+
+
+@cache
+def find(mode: Mode) -> Finding:
+    """
+    Whether a mode works, tried once, in milliseconds and without a compiler.
+
+    Raises InotraceError if the kernel has no BTF.
+    """
+    if mode is Mode.FENTRY:
+        return _first_refusal(_fentry_refusal(hook) for hook in _tried(mode))
+    if mode is Mode.KPROBE:
+        return _first_refusal(
+            _told(hook, try_kprobe(hook.target, hook.at_return)) for hook in _tried(mode)
+        )
+    return _tracepoints()
+
+
+def choose(forced: Mode | None) -> Mode:
+    """The first mode that works, or `forced`. Raises InotraceError if that does not work."""
+    return next(usable(forced))
+
+
+def usable(forced: Mode | None) -> Iterator[Mode]:
+    """
+    The modes that work, best first; only `forced` if it is given.
+
+    Raises InotraceError instead of ending without any.
+    """
+    if forced is not None:
+        _require(forced)
+        yield forced
+        return
+    working = [mode for mode in Mode if mode is not Mode.TRACEPOINT and find(mode).works]
+    yield from working
+    if find(Mode.TRACEPOINT).works:
+        yield Mode.TRACEPOINT
+    elif not working:
+        raise InotraceError(
+            f"no way to trace works on this kernel: {find(Mode.TRACEPOINT).reason}; "
+            "'inotrace doctor' tells more"
+        )
+
+
+def _require(mode: Mode) -> None:
+    finding = find(mode)
+    if not finding.works:
+        raise InotraceError(
+            f"--mode {mode.value} does not work here: {finding.reason}; "
+            "leave the choice to inotrace (--mode auto), or see 'inotrace doctor'"
+        )
+
+
+def _tried(mode: Mode) -> list[Hook]:
+    """One call stands for the others: they differ in name only."""
+    needed = [hook for hook in hooks(mode) if hook.needed]
+    calls = [hook for hook in needed if hook.at_return]
+    return calls[:1] + [hook for hook in needed if not hook.at_return]
+
+
+def _first_refusal(refusals: Iterator[str]) -> Finding:
+    reason = next(filter(None, refusals), "")
+    return Finding(not reason, reason)
+
+
+def _fentry_refusal(hook: Hook) -> str:
+    try:
+        with kernel_btf() as btf:
+            type_id = btf.function_id(hook.target)
+    except KeyError:
+        return f"the kernel's type information has no {hook.target}"
+    return _told(hook, try_fentry(type_id, hook.at_return))
+
+
+def _told(hook: Hook, refusal: str) -> str:
+    return f"{hook.target}: {refusal}" if refusal else ""
+
+
+def _tracepoints() -> Finding:
+    tracefs = mounted_tracefs()
+    if tracefs is None:
+        return Finding(False, f"tracefs is not mounted: 'mount -t tracefs nodev {TRACEFS}'")
+    if not (tracefs / "events/syscalls/sys_exit_inotify_add_watch").is_dir():
+        return Finding(
+            False,
+            "this kernel has no tracepoints for system calls: use one built with "
+            "CONFIG_FTRACE_SYSCALLS",
+        )
+    return Finding(True)
