@@ -123,6 +123,17 @@ def mounted(tmp_path: Path, root: None) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.fixture
+def bound(folders: list[Path], tmp_path: Path, root: None) -> Iterator[Path]:
+    """Another place where folders[0] is; unmounted at the end unless the test did."""
+    alias = tmp_path / "bound"
+    alias.mkdir()
+    subprocess.run(["mount", "--bind", folders[0], alias], check=True)
+    yield alias
+    if os.path.ismount(alias):
+        subprocess.run(["umount", alias], check=True)
+
+
+@pytest.fixture
 def program_named(puppet_program: Path, tmp_path: Path) -> Callable[[bytes], bytes]:
     """A copy of the puppet under a file name of any bytes."""
 
