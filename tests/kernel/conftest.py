@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from harness import PATIENCE_S, Inotrace, Puppet, Terminal, puppet_of
+
+# what both kinds of tests share
+sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
 _WORKLOADS = Path(__file__).with_name("workloads")
 # inotrace reads stacks by frame pointers
@@ -30,8 +34,12 @@ def root() -> None:
 
 @pytest.fixture(scope="session")
 def puppet_program(root: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("workloads") / "puppet"
-    source = _WORKLOADS / "puppet.c"
+    return compiled("puppet", tmp_path_factory.mktemp("workloads") / "puppet")
+
+
+def compiled(workload: str, program: Path) -> Path:
+    """Make a program of workloads/`workload`.c."""
+    source = _WORKLOADS / f"{workload}.c"
     subprocess.run(["gcc", *_FLAGS, "-o", program, source], check=True)
     return program
 
