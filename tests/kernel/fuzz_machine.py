@@ -8,14 +8,14 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from agreement import assert_agrees
-from harness import PATIENCE_S, puppet_of
+from harness import PATIENCE_S, own_name, puppet_of
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tracer.session import Session
 
 # Of all processes here, and of no others.
-NAME = b"fuzz-puppet"
+NAME = own_name("fuzz")
 
 _IN_CREATE, _IN_ALL_EVENTS = 0x100, 0xFFF
 _MASKS = (

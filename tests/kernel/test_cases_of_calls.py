@@ -9,14 +9,14 @@ from typing import Any, Callable
 
 import pytest
 from agreement import Case, assert_removed, tracing
-from harness import Puppet
+from harness import Puppet, own_name
 
 from tracer.core.verdict import Verdict
 from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
 
-_NAME = b"call-puppet"
+_NAME = own_name("call")
 _IN_MODIFY, _IN_ATTRIB = 0x2, 0x4
 _IN_MASK_CREATE, _IN_MASK_ADD = 0x10000000, 0x20000000
 

@@ -14,13 +14,13 @@ from typing import Callable
 
 import pytest
 from agreement import Case, assert_removed, tracing
-from harness import Puppet, until
+from harness import Puppet, own_name, until
 
 from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
 
-_NAME = b"holder-puppet"
+_NAME = own_name("holder")
 
 
 @pytest.fixture(scope="module")

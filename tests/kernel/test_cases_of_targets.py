@@ -15,13 +15,13 @@ from typing import Callable
 
 import pytest
 from agreement import Case, assert_removed, tracing
-from harness import Puppet, kernel_watches, until
+from harness import Puppet, kernel_watches, own_name, until
 
 from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
 
-_NAME = b"target-puppet"
+_NAME = own_name("target")
 _IN_CREATE, _IN_ONESHOT = 0x100, 0x80000000
 
 
