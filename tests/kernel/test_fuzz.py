@@ -91,8 +91,9 @@ def fuzzing(program: Path, folder: Path, *, processes: int, threads: bool) -> It
         process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
     finally:
-        # with the first process all others end, too
+        # when the first process is no more, all others end, too
         process.kill()
+        process.wait()
         process.communicate()
         shutil.rmtree(folder)
 

@@ -180,13 +180,7 @@ def start_as(twin_program: bytes) -> Iterator[Callable[[int], Puppet]]:
 
     def start(pid: int) -> Puppet:
         for _ in range(997):
-            try:
-                _LAST_PID.write_text(str(pid - 1))
-            except OSError as error:
-                pytest.skip(f"cannot choose a pid: {error}")
-            process = subprocess.Popen(
-                [twin_program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
+            process = _started_after(pid - 1, twin_program)
             if process.pid == pid:
                 processes.append(process)
                 return puppet_of(process)
@@ -197,6 +191,19 @@ def start_as(twin_program: bytes) -> Iterator[Callable[[int], Puppet]]:
     yield start
     for process in processes:
         process.communicate(timeout=PATIENCE_S)
+
+
+def _started_after(last_pid: int, program: bytes) -> subprocess.Popen[bytes]:
+    before = _LAST_PID.read_text()
+    try:
+        _LAST_PID.write_text(str(last_pid))
+    except OSError as error:
+        pytest.skip(f"cannot choose a pid: {error}")
+    try:
+        return subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    finally:
+        # or what others ran a moment ago would lend its number to the next
+        _LAST_PID.write_text(before)
 
 
 def test_two_programs_with_one_pid_are_kept_apart(

@@ -44,6 +44,7 @@
 #define FOLDERS		9
 #define NAMES		4
 #define MOUNTS		2
+#define NAPS_MAX	150000	/* of 100 us at least: some 25 s */
 
 enum state { FREE, CLAIMED, RUNNING, STOPPED, EXITING };
 
@@ -378,6 +379,9 @@ static void start_process(int at, uint32_t number, uint32_t left, uint32_t fresh
 		_exit(0);
 	own = at;
 	atomic_store(&shared->places[at].pid, getpid());
+	/* the end of the conversation is that of the first process */
+	dup2(2, 0);
+	dup2(2, 1);
 	while (fresh--)
 		do_init(&(struct worker){ .random = seeded(30 + at) + fresh });
 	be_process(left);
@@ -535,13 +539,14 @@ static int has_ended(const struct place *place, enum state state)
 
 	if (state == CLAIMED)
 		pid = -pid;
-	/* ended processes leave at once, since nobody waits for them */
-	return pid > 0 && kill(pid, 0) && errno == ESRCH;
+	/* it left at once, since nobody waits for it; its number may be another's by now */
+	return pid > 0 && getpgid(pid) != shared->first_pid;
 }
 
 /* until each process is so or has ended; how many are */
 static int await_all(enum state wanted)
 {
+	long naps = 0;
 	int there = 0;
 
 	for (int i = 0; i < shared->processes; i++) {
@@ -559,6 +564,11 @@ static int await_all(enum state wanted)
 				die("a process ended by itself");
 			atomic_store(&place->pid, 0);
 			atomic_compare_exchange_strong(&place->state, &now, word(0, FREE));
+		}
+		if (++naps > NAPS_MAX) {
+			fprintf(stderr, "place %d is still %u, its process %d\n", i,
+				(uint32_t)now, atomic_load(&place->pid));
+			_exit(1);
 		}
 		nap();
 		there = 0;
@@ -634,6 +644,7 @@ static void prepare(char **argv)
 	shared->first_pid = getpid();
 	shared->processes = atoi(argv[2]) < PROCESSES_MAX ? atoi(argv[2]) : PROCESSES_MAX;
 	shared->threads = atoi(argv[3]);
+	setpgid(0, 0);
 	/* its mounts go with it */
 	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		die("unshare");
