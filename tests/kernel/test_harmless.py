@@ -216,6 +216,8 @@ def test_two_programs_with_one_pid_are_kept_apart(
         fd = first.ok("init")
         for folder in folders[:7]:
             first.ok("leak", fd, folder)
+        # its names are read by now, and cannot be later
+        agreed(session, (first.pid, fd))
         child = first.ok("orphan")
         process.wait(PATIENCE_S)
         second = start_as(first.pid)
