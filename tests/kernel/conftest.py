@@ -137,7 +137,8 @@ def bound(folders: list[Path], tmp_path: Path, root: None) -> Iterator[Path]:
     alias.mkdir()
     subprocess.run(["mount", "--bind", folders[0], alias], check=True)
     yield alias
-    if os.path.ismount(alias):
+    # os.path.ismount() does not see a bind mount within one filesystem
+    if not subprocess.run(["mountpoint", "--quiet", alias]).returncode:
         subprocess.run(["umount", alias], check=True)
 
 
