@@ -4,6 +4,8 @@
  * fentry.c, of which one is compiled.
  */
 
+#define EMFILE		24	/* include/uapi/asm-generic/errno-base.h */
+
 /* arch/x86/include/asm/segment.h: a 32-bit program's code segment */
 #define USER32_CS	0x23
 
@@ -141,6 +143,27 @@ static __always_inline u32 append_path(struct call_scratch *s, u32 used, u64 pat
 	return bytes > 0 ? used + bytes : used;
 }
 
+/* do_inotify_init() takes an instance first, then a descriptor, and gives both as EMFILE.
+ * Whoever has all instances that it may have could not take one more. */
+static __always_inline u32 what_is_exhausted(u64 task)
+{
+	u64 ucounts, ns;
+	int i;
+
+	if (!OFF_CRED_UCOUNTS)
+		return EXHAUSTED_UNKNOWN;
+	ucounts = read_u64(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_UCOUNTS);
+	for (i = 0; i < USERNS_LEVELS && ucounts; i++) {
+		ns = read_u64(ucounts + OFF_UCOUNTS_NS);
+		if ((s64)read_u64(ucounts + OFF_UCOUNTS_UCOUNT + 8 * UCOUNT_INOTIFY_INSTANCES) >=
+		    (s64)read_u64(ns + OFF_USER_NAMESPACE_UCOUNT_MAX +
+				  8 * UCOUNT_INOTIFY_INSTANCES))
+			return EXHAUSTED_INSTANCES;
+		ucounts = read_u64(ns + OFF_USER_NAMESPACE_UCOUNTS);
+	}
+	return EXHAUSTED_DESCRIPTORS;
+}
+
 static __always_inline int finish_call(void *ctx, u32 op, s64 ret, struct arguments args)
 {
 	u64 task = bpf_get_current_task();
@@ -172,7 +195,8 @@ static __always_inline int finish_call(void *ctx, u32 op, s64 ret, struct argume
 	event->caller = 0;
 	event->ino = 0;
 	event->dev = 0;
-	event->unused = 0;
+	event->exhausted = op == OP_INIT && ret == -EMFILE ? what_is_exhausted(task) :
+							     EXHAUSTED_UNKNOWN;
 	identify_instance(event, task);
 	if (!wanted)
 		return 0;

@@ -36,6 +36,7 @@
 static void *(*current_task_btf)(void) = (void *)BPF_FUNC_GET_CURRENT_TASK_BTF;
 static void *(*task_registers)(void *task) = (void *)BPF_FUNC_TASK_PT_REGS;
 #endif
+#define USERNS_LEVELS	33	/* create_user_ns() refuses to nest deeper */
 #define KERNEL_STACK_SIZE	16384
 #ifndef offsetof
 #define offsetof(type, member)	__builtin_offsetof(type, member)

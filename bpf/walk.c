@@ -10,7 +10,6 @@
  */
 
 #define MARKS_A_VISIT	512
-#define USERNS_LEVELS	33	/* create_user_ns() refuses to nest deeper */
 
 /* include/linux/fsnotify_backend.h: ALIVE before Linux 6.0, ATTACHED since; a
  * mark that has neither has left its group's list */

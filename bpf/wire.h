@@ -37,6 +37,13 @@ struct record_head {
 	__u64 ts;		/* CLOCK_MONOTONIC in ns; of a call, at its exit */
 };
 
+/* what inotify_init had none left of */
+enum exhausted {
+	EXHAUSTED_UNKNOWN = 0,
+	EXHAUSTED_INSTANCES = 1,	/* of the user, or of who made its namespace */
+	EXHAUSTED_DESCRIPTORS = 2,	/* of the process */
+};
+
 /* one finished call */
 struct call_event {
 	struct record_head head;
@@ -54,7 +61,7 @@ struct call_event {
 	__s32 stack_bytes;	/* of frames in the tail, or -errno */
 	__s32 path_bytes;	/* of path in the tail, NUL included, or -errno */
 	__u32 dev;		/* of ino; kernel dev_t: major << 20 | minor */
-	__u32 unused;
+	__u32 exhausted;	/* enum exhausted, of an OP_INIT that failed with EMFILE */
 	char comm[COMM_LEN];	/* of the process, not of the thread */
 	/* then the tail: frames, innermost first; then the path as passed */
 };

@@ -365,5 +365,5 @@ def _failure_row(failure: Failure, count: int) -> FailureRow:
         count=count,
         pid=failure.process.pid if failure.process is not None else None,
         comm=failure.comm,
-        explanation=explanation(Op(failure.op), failure.errno),
+        explanation=explanation(Op(failure.op), failure.errno, failure.exhausted),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -13,6 +14,9 @@ import pytest
 from harness import PATIENCE_S, Inotrace, Puppet, Terminal, puppet_of, working_modes
 
 from tracer.kernel.hooks import Mode
+
+# what both kinds of tests share
+sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
 _WORKLOADS = Path(__file__).with_name("workloads")
 # inotrace reads stacks by frame pointers
@@ -30,7 +34,7 @@ def root() -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(params=working_modes(), ids=lambda mode: mode.value)
+@pytest.fixture(scope="session", params=working_modes(), ids=lambda mode: mode.value)
 def mode(root: None, request: pytest.FixtureRequest) -> Mode:
     """Each mode that this kernel allows."""
     found: Mode = request.param
@@ -39,8 +43,12 @@ def mode(root: None, request: pytest.FixtureRequest) -> Mode:
 
 @pytest.fixture(scope="session")
 def puppet_program(root: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("workloads") / "puppet"
-    source = _WORKLOADS / "puppet.c"
+    return compiled("puppet", tmp_path_factory.mktemp("workloads") / "puppet")
+
+
+def compiled(workload: str, program: Path) -> Path:
+    """Make a program of workloads/`workload`.c."""
+    source = _WORKLOADS / f"{workload}.c"
     subprocess.run(["gcc", *_FLAGS, "-o", program, source], check=True)
     return program
 
@@ -141,6 +149,18 @@ def mounted(tmp_path: Path, root: None) -> Iterator[Callable[[str], Path]]:
     for where in mounts:
         if os.path.ismount(where):
             subprocess.run(["umount", str(where)], check=True)
+
+
+@pytest.fixture
+def bound(folders: list[Path], tmp_path: Path, root: None) -> Iterator[Path]:
+    """Another place where folders[0] is; unmounted at the end unless the test did."""
+    alias = tmp_path / "bound"
+    alias.mkdir()
+    subprocess.run(["mount", "--bind", folders[0], alias], check=True)
+    yield alias
+    # os.path.ismount() does not see a bind mount within one filesystem
+    if not subprocess.run(["mountpoint", "--quiet", alias]).returncode:
+        subprocess.run(["umount", alias], check=True)
 
 
 @pytest.fixture

@@ -64,6 +64,11 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
+def own_name(kind: str) -> bytes:
+    """The name of a program that only this run of the tests has; `kind` is 6 bytes at most."""
+    return f"{kind}{os.getpid()}.".encode()
+
+
 class Reader:
     """Lines of a pipe or terminal as they come, with patience but not for ever."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
@@ -15,7 +14,8 @@ from typing import Callable, NamedTuple
 
 import pytest
 from bcc.utils import get_online_cpus
-from harness import CHECKOUT, Inotrace, Puppet, until
+from bpf_objects import objects_of
+from harness import CHECKOUT, Puppet, until
 
 from tracer.core.events import CallEvent, Instance, Op
 from tracer.core.wire import UserRow, decode
@@ -29,8 +29,6 @@ from tracer.kernel.walk import KernelList
 pytestmark = pytest.mark.usefixtures("root")
 
 _FIELD = re.compile(r"field:[^;]*\b(\w+);\s*offset:(\d+);\s*size:(\d+);")
-_BPF = {"x86_64": 321, "aarch64": 280}[os.uname().machine]
-_PROG_GET_FD_BY_ID = 13
 
 
 # --- layouts ---
@@ -332,28 +330,16 @@ def test_nothing_is_left_after_close(mode: Mode) -> None:
     scope = Scope(pids=frozenset({os.getpid()}), follow=True)
     with tracer_of(scope, mode):
         pass
-    before, others = _descriptors(), _programs_of(os.getpid())
+    before, others = _descriptors(), objects_of(os.getpid(), "prog")
     with tracer_of(scope, mode):
-        programs = _programs_of(os.getpid()) - others
+        programs = objects_of(os.getpid(), "prog") - others
     after = _descriptors()
 
     assert after == before
     # the iterator, fork, exit, the walk at exit; with tracepoints, the doorbell
     others_attached = 5 if mode is Mode.TRACEPOINT else 4
     assert len(programs) == len(hooks(mode)) + others_attached
-    until(lambda: not any(map(_is_loaded, programs)), "the end of the programs")
-
-
-def test_a_killed_inotrace_leaves_nothing(inotrace: Callable[..., Inotrace]) -> None:
-    tool = inotrace("trace")
-    assert tool.out.line().startswith(b"TIME")
-    programs = _programs_of(tool.pid)
-    assert programs and all(map(_is_loaded, programs))
-
-    tool.process.kill()
-    tool.wait()
-
-    until(lambda: not any(map(_is_loaded, programs)), "the end of the programs")
+    until(lambda: not any(program.is_loaded() for program in programs), "the end of the programs")
 
 
 def _descriptors() -> dict[int, str]:
@@ -365,32 +351,3 @@ def _descriptors() -> dict[int, str]:
             # the one that listed
             continue
     return found
-
-
-def _programs_of(pid: int) -> set[int]:
-    """Ids of the BPF programs that a process holds."""
-    return {
-        int(found)
-        for entry in os.scandir(f"/proc/{pid}/fdinfo")
-        for found in re.findall(r"^prog_id:\s*(\d+)$", _text(entry.path), re.MULTILINE)
-    }
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except FileNotFoundError:
-        return ""
-
-
-def _is_loaded(program: int) -> bool:
-    libc = ctypes.CDLL(None, use_errno=True)
-    attributes = (ctypes.c_uint32 * 32)(program)
-    fd = libc.syscall(
-        ctypes.c_long(_BPF), ctypes.c_long(_PROG_GET_FD_BY_ID), attributes, ctypes.c_long(128)
-    )
-    if fd < 0:
-        assert ctypes.get_errno() == errno.ENOENT
-        return False
-    os.close(fd)
-    return True

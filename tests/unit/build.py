@@ -157,7 +157,7 @@ def call_record(event: CallEvent, padding: int = 0) -> bytes:
         stack.error or len(stack.frames),
         len(path),
         event.dev,
-        0,
+        event.exhausted,
         event.comm,
     )
     return head + stack.frames + path + b"\xa5" * padding

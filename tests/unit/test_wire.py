@@ -30,6 +30,7 @@ from tracer.core.events import (
     NO_STACK,
     CallEvent,
     ClosedEvent,
+    Exhausted,
     GoneEvent,
     Instance,
     LastEvent,
@@ -76,7 +77,7 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
         (
             *_HEAD_FIELDS,
             *("group", "gen", "birth", "caller", "ino", "exec_id", "tid", "uid"),
-            *("fd", "ret", "arg", "stack_bytes", "path_bytes", "dev", "unused", "comm"),
+            *("fd", "ret", "arg", "stack_bytes", "path_bytes", "dev", "exhausted", "comm"),
         ),
     ),
     "last_event": (LAST, (*_HEAD_FIELDS, "group", "gen", "birth", "count", "truncated")),
@@ -128,6 +129,7 @@ def _program() -> str:
                 f"sizeof({member}), {signed});"
             )
     lines += [f'printf("op {op.name} %d\\n", OP_{op.name});' for op in Op]
+    lines += [f'printf("exhausted {one.name} %d\\n", EXHAUSTED_{one.name});' for one in Exhausted]
     lines += [f'printf("reading {one.name} %d\\n", READ_{one.name});' for one in Reading]
     lines += [
         f'printf("tail {name} %zu\\n", offsetof(struct {name}, {tail}));'
@@ -190,6 +192,12 @@ def test_readings_have_the_numbers_of_the_header(host_layout: list[list[str]]) -
     }
 
 
+def test_what_is_exhausted_has_the_numbers_of_the_header(host_layout: list[list[str]]) -> None:
+    assert {words[1]: int(words[2]) for words in host_layout if words[0] == "exhausted"} == {
+        one.name: one.value for one in Exhausted
+    }
+
+
 def test_operations_have_the_numbers_of_the_header(host_layout: list[list[str]]) -> None:
     source = _HEADER.read_text()
 
@@ -233,6 +241,7 @@ _calls = st.builds(
     stack=_stacks,
     ino=_U64,
     dev=_U32,
+    exhausted=st.integers(0, 2),
 )
 _lasts = st.builds(
     LastEvent, _U32, _U64, _U64, _U64, _U64, st.lists(_S32, max_size=23).map(tuple), st.booleans()

@@ -232,6 +232,7 @@ class Failure(NamedTuple):
     errno: int
     process: Process | None
     comm: bytes
+    exhausted: int = 0
 
 
 class Totals:
@@ -276,7 +277,7 @@ class Accounts:
 
     def fail(self, event: CallEvent, account: ProcessAccount) -> None:
         account.failed += 1
-        kind = Failure(event.op, -event.ret, event.process, event.comm)
+        kind = Failure(event.op, -event.ret, event.process, event.comm, event.exhausted)
         if kind not in self.failures and len(self.failures) >= _FAILURES_MAX:
             kind = kind._replace(process=None, comm=OTHERS)
         self.failures[kind] += 1

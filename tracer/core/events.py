@@ -19,6 +19,14 @@ class Op(enum.IntEnum):
     CLOSED = 6
 
 
+class Exhausted(enum.IntEnum):
+    """What a call that failed with EMFILE had none left of, as in bpf/wire.h."""
+
+    UNKNOWN = 0
+    INSTANCES = 1
+    DESCRIPTORS = 2
+
+
 # INIT is inotify_init1 and the older inotify_init
 CALL_NAMES = {Op.INIT: "inotify_init", Op.ADD: "inotify_add_watch", Op.RM: "inotify_rm_watch"}
 
@@ -71,6 +79,7 @@ class CallEvent(NamedTuple):
     One finished inotify call. Times are nanoseconds; `path` and `comm` are raw bytes.
 
     `ino` and `dev` (kernel dev_t) are what a new watch is on; 0 if that could not be told.
+    `exhausted` is one of Exhausted.
     """
 
     op: int
@@ -90,6 +99,7 @@ class CallEvent(NamedTuple):
     stack: RawStack
     ino: int = 0
     dev: int = 0
+    exhausted: int = Exhausted.UNKNOWN
 
     @property
     def process(self) -> Process:
@@ -201,11 +211,10 @@ _EXPLANATIONS = {
     (Op.ADD, errno.ENOTDIR): "the path is no directory, and IN_ONLYDIR asks for one",
     (Op.ADD, errno.EINVAL): "no event in the mask, or the descriptor is no inotify instance",
     (Op.RM, errno.EINVAL): "no such watch: the kernel had removed it first, so nothing leaks here",
-    (Op.INIT, errno.EMFILE): (
-        "the user has as many instances as fs.inotify.max_user_instances allows, "
-        "or the process has no file descriptor left"
-    ),
 }
+_NO_INSTANCE = "the user has as many instances as fs.inotify.max_user_instances allows"
+_NO_DESCRIPTOR = "the process has no file descriptor left (RLIMIT_NOFILE)"
+_EXHAUSTED = (f"{_NO_INSTANCE}, or {_NO_DESCRIPTOR}", _NO_INSTANCE, _NO_DESCRIPTOR)
 _GENERAL = {
     errno.EBADF: "the descriptor is not open",
     errno.ENOMEM: "the kernel had no memory",
@@ -235,8 +244,10 @@ def errno_name(number: int) -> str:
     return errno.errorcode.get(abs(number), f"errno {abs(number)}")
 
 
-def explanation(op: Op, number: int) -> str:
+def explanation(op: Op, number: int, exhausted: int = Exhausted.UNKNOWN) -> str:
     """Why a call fails with this errno; "" if there is nothing to say."""
+    if (op, number) == (Op.INIT, errno.EMFILE):
+        return _EXHAUSTED[exhausted]
     return _EXPLANATIONS.get((op, number)) or _GENERAL.get(number, "")
 
 

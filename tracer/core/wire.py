@@ -249,6 +249,7 @@ def _call_event(facts: tuple[Any, ...], frames: bytes, error: int, path: bytes |
             stack,
             ino,
             facts[-3],
+            facts[-2],
         )
     )
 

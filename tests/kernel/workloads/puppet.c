@@ -20,6 +20,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -201,29 +202,78 @@ static void on_fault(int signo)
 	siglongjmp(no_ia32, 1);
 }
 
-static long add_in_32_bit(long fd, const char *target)
-{
 #ifdef __x86_64__
-	char *low = mmap(NULL, PATH_MAX, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
-	long result = 292;	/* __NR_inotify_add_watch of i386 */
+static long call_32_bit(long number, long first, long second, long third)
+{
+	long result = number;
 
-	if (low == MAP_FAILED)
-		return -errno;
-	strcpy(low, target);
 	signal(SIGSEGV, on_fault);
 	if (sigsetjmp(no_ia32, 1))
 		return -ENOSYS;
 	asm volatile("int $0x80"
 		     : "+a"(result)
-		     : "b"(fd), "c"((long)low), "d"((long)IN_CREATE)
+		     : "b"(first), "c"(second), "d"(third)
 		     : "memory", "cc", "r8", "r9", "r10", "r11");
 	signal(SIGSEGV, SIG_DFL);
 	return (int)result;
+}
 #else
-	(void)fd, (void)target;
+static long call_32_bit(long number, long first, long second, long third)
+{
+	(void)number, (void)first, (void)second, (void)third;
 	return -ENOSYS;
+}
 #endif
+
+/* the numbers are those of i386 */
+static long init_in_32_bit(void)
+{
+	return call_32_bit(332, 0, 0, 0);
+}
+
+static long remove_in_32_bit(long fd, long wd)
+{
+	return call_32_bit(293, fd, wd, 0);
+}
+
+static long add_in_32_bit(long fd, const char *target)
+{
+#ifdef MAP_32BIT
+	char *low = mmap(NULL, PATH_MAX, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+
+	if (low == MAP_FAILED)
+		return -errno;
+	strcpy(low, target);
+	return call_32_bit(292, fd, (long)low, IN_CREATE);
+#else
+	(void)target;
+	return call_32_bit(292, fd, 0, IN_CREATE);
+#endif
+}
+
+/* --- limits --- */
+
+/* in a user namespace of its own, so that nobody else meets the limit */
+static long limit_inotify(const char *setting, const char *value)
+{
+	int fd, written;
+
+	if (unshare(CLONE_NEWUSER))
+		return -errno;
+	fd = open(setting, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	written = write(fd, value, strlen(value));
+	close(fd);
+	return written < 0 ? -errno : 0;
+}
+
+static long limit_descriptors(rlim_t number)
+{
+	struct rlimit limit = { number, number };
+
+	return checked(setrlimit(RLIMIT_NOFILE, &limit));
 }
 
 /* --- descriptors between processes --- */
@@ -461,6 +511,16 @@ static long run(struct words *w)
 		return reopen(path(w, 1), number(w, 2));
 	if (!strcmp(name, "add32"))
 		return add_in_32_bit(number(w, 1), path(w, 2));
+	if (!strcmp(name, "rm32"))
+		return remove_in_32_bit(number(w, 1), number(w, 2));
+	if (!strcmp(name, "init32"))
+		return init_in_32_bit();
+	if (!strcmp(name, "limit-watches"))
+		return limit_inotify("/proc/sys/user/max_inotify_watches", w->at[1]);
+	if (!strcmp(name, "limit-instances"))
+		return limit_inotify("/proc/sys/user/max_inotify_instances", w->at[1]);
+	if (!strcmp(name, "limit-descriptors"))
+		return limit_descriptors(number(w, 1));
 	if (!strcmp(name, "open"))
 		return checked(open(path(w, 1), O_RDONLY | O_CLOEXEC));
 	if (!strcmp(name, "close"))
