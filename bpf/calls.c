@@ -82,6 +82,9 @@ static __always_inline int finish_call(struct sys_exit *ctx, u32 op)
 	u32 used = 0;
 	int zero = 0;
 
+	/* inotrace's own calls are questions */
+	if (is_asker(tgid))
+		return op == OP_RM ? answer() : 0;
 	/* generations are kept for all, whoever is traced: an instance may be passed on */
 	if (!wanted && !(op == OP_INIT && ctx->ret >= 0))
 		return 0;

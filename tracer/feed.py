@@ -31,6 +31,7 @@ class Feed:
     def __init__(self, scope: Scope, stacks: StackResolver, processes: ProcessTable) -> None:
         self._stacks = stacks
         self._processes = processes
+        self._is_attached = False
         self._order = Order()
         self.probe = Probe(scope)
         try:
@@ -46,8 +47,10 @@ class Feed:
         self.close()
 
     def attach(self) -> None:
-        """Start tracing. Raises InotraceError if the kernel refuses."""
-        self.probe.attach()
+        """Start tracing, unless it was started. Raises InotraceError if the kernel refuses."""
+        if not self._is_attached:
+            self._is_attached = True
+            self.probe.attach()
 
     def close(self) -> None:
         with ExitStack() as closing:

@@ -51,17 +51,19 @@ class Snapshots:
     """
     Reports on one ledger and the time since this was made.
 
-    `older_s`: watches younger than this are not judged.
+    `older_s`: watches younger than this are not judged. `truth`: where the walks come from.
     """
 
-    def __init__(self, ledger: Ledger, processes: ProcessTable, *, older_s: float) -> None:
+    def __init__(
+        self, ledger: Ledger, processes: ProcessTable, *, older_s: float, truth: str
+    ) -> None:
         self._ledger = ledger
         self._processes = processes
         self._older_s = older_s
         self._began = time.monotonic_ns()
         self._walk: Walk | None = None
         self._last_added: tuple[float, Mapping[Process, int]] = (time.monotonic(), {})
-        self._host = Host(kernel=platform.release(), mode="tracepoint", truth="iterator")
+        self._host = Host(kernel=platform.release(), mode="tracepoint", truth=truth)
 
     def saw(self, walk: Walk) -> None:
         """

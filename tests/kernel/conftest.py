@@ -12,6 +12,8 @@ from typing import Any, Callable
 import pytest
 from harness import PATIENCE_S, Inotrace, Puppet, Terminal, puppet_of
 
+from tracer.errors import InotraceError
+
 _WORKLOADS = Path(__file__).with_name("workloads")
 # inotrace reads stacks by frame pointers
 _FLAGS = ("-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread")
@@ -34,6 +36,18 @@ def puppet_program(root: None, tmp_path_factory: pytest.TempPathFactory) -> Path
     source = _WORKLOADS / "puppet.c"
     subprocess.run(["gcc", *_FLAGS, "-o", program, source], check=True)
     return program
+
+
+@pytest.fixture(params=["iterator", "fdinfo"])
+def truth(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where a session has the kernel's list from; the second as if the kernel refused the first."""
+
+    def refused(_: object) -> None:
+        raise InotraceError("the kernel refuses the iterator")
+
+    if request.param == "fdinfo":
+        monkeypatch.setattr("tracer.kernel.truth.KernelList", refused)
+    return str(request.param)
 
 
 @pytest.fixture

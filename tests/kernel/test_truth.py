@@ -26,6 +26,8 @@ from tracer.views.json_report import report_object
 
 pytestmark = pytest.mark.usefixtures("root")
 
+on_both_truths = pytest.mark.usefixtures("truth")
+
 IN_CREATE, IN_DELETE, IN_ONESHOT = 0x100, 0x200, 0x80000000
 
 
@@ -53,6 +55,7 @@ def _agrees_with_itself(report: Report, session: Session) -> None:
     assert in_sites + report.baseline == live
 
 
+@on_both_truths
 def test_an_added_watch_is_live_until_it_is_removed(puppet: Puppet, folders: list[Path]) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")
@@ -82,6 +85,7 @@ def test_old_inotify_init_counts_too(puppet: Puppet, folders: list[Path]) -> Non
     assert report["instances"][0]["opened_by"] is not None
 
 
+@on_both_truths
 def test_adding_a_watched_target_again_is_an_update(puppet: Puppet, folders: list[Path]) -> None:
     """GIVEN a hard link to a watched file WHEN it is added with another mask THEN no new watch."""
     file, link = folders[0] / "file", folders[0] / "link"
@@ -118,6 +122,7 @@ def test_a_failed_call_is_counted_and_changes_nothing(puppet: Puppet, folders: l
     assert process_of(report, puppet.pid)["failed"] == 6
 
 
+@on_both_truths
 def test_a_watch_on_a_deleted_folder_is_gone(puppet: Puppet, folders: list[Path]) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")
@@ -178,6 +183,7 @@ def test_an_unmount_takes_its_watches(
     assert report["trace"]["removed_by_cause"] == removed(unknown=3)
 
 
+@on_both_truths
 def test_the_last_close_takes_all_watches(puppet: Puppet, folders: list[Path]) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")
@@ -190,6 +196,7 @@ def test_the_last_close_takes_all_watches(puppet: Puppet, folders: list[Path]) -
     assert report["instances"] == []
 
 
+@on_both_truths
 def test_closing_one_of_two_descriptors_takes_none(puppet: Puppet, folders: list[Path]) -> None:
     with tracing(puppet.pid) as session:
         fd = puppet.ok("init")
@@ -204,6 +211,7 @@ def test_closing_one_of_two_descriptors_takes_none(puppet: Puppet, folders: list
     assert [holder["fd"] for holder in report["instances"][0]["holders"]] == [twin]
 
 
+@on_both_truths
 def test_an_instance_outlives_its_process_in_a_child(puppet: Puppet, folders: list[Path]) -> None:
     puppet.ok("comm", b"outlived")
     with tracing(name=b"outlived") as session:
@@ -219,6 +227,7 @@ def test_an_instance_outlives_its_process_in_a_child(puppet: Puppet, folders: li
     assert process_of(report, child)["live"] == 1
 
 
+@on_both_truths
 def test_an_exec_closes_what_is_close_on_exec(puppet: Puppet, folders: list[Path]) -> None:
     with tracing(puppet.pid) as session:
         closed, kept = puppet.ok("init"), puppet.ok("init", 0)
@@ -232,6 +241,7 @@ def test_an_exec_closes_what_is_close_on_exec(puppet: Puppet, folders: list[Path
     assert report["trace"]["removed_by_cause"] == removed(closed=5)
 
 
+@on_both_truths
 def test_what_was_there_before_stays_and_is_baseline(puppet: Puppet, folders: list[Path]) -> None:
     fd = puppet.ok("init")
     wds = [puppet.ok("add", fd, folder) for folder in folders[:13]]
@@ -253,6 +263,7 @@ def test_what_was_there_before_stays_and_is_baseline(puppet: Puppet, folders: li
     assert sum(site["live"] for site in report["sites"]) == 1
 
 
+@on_both_truths
 def test_a_reused_group_is_another_instance(puppet: Puppet, folders: list[Path]) -> None:
     """GIVEN 97 instances closed with their watch WHEN one more is opened THEN only it counts."""
     with tracing(puppet.pid) as session:
@@ -265,6 +276,7 @@ def test_a_reused_group_is_another_instance(puppet: Puppet, folders: list[Path])
     assert report["trace"]["removed_by_cause"] == removed(closed=97)
 
 
+@on_both_truths
 def test_removals_on_another_cpu_leave_nothing_behind(puppet: Puppet, folders: list[Path]) -> None:
     """GIVEN 20,000 pairs added on one CPU, removed on another THEN none is taken for live."""
     cpus = sorted(os.sched_getaffinity(0))
@@ -309,6 +321,7 @@ def test_a_32_bit_caller_is_found_in_the_list_and_said_to_be_unknown(
     assert report["trace"]["added"] == 1
 
 
+@on_both_truths
 def test_a_passed_instance_stays_while_anyone_holds_it(puppet: Puppet, folders: list[Path]) -> None:
     """GIVEN an instance in flight in a socket WHEN its sender closed it THEN it can be received."""
     puppet.ok("comm", b"passed-on")

@@ -37,7 +37,7 @@ _PIDS = 1 << 22
 
 
 def _snapshots(ledger: Ledger) -> Snapshots:
-    return Snapshots(ledger, processes.ProcessTable(), older_s=0)
+    return Snapshots(ledger, processes.ProcessTable(), older_s=0, truth="iterator")
 
 
 def _judged(ledger: Ledger) -> Report:

@@ -162,7 +162,7 @@ def _tunables(scope: Scope) -> list[str]:
 
 
 def _joined(folder: Path, scope: Scope) -> str:
-    names = ["common.c", "calls.c", "walk.c"]
+    names = ["common.c", "rows.c", "ask.c", "calls.c", "walk.c"]
     if scope.follow:
         names.append("descendants.c")
     return "".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in names)
