@@ -117,10 +117,10 @@ class Session:
             self._reconcile()
 
     @property
-    def truth_instead_of(self) -> str:
-        """Why the kernel's list is not read in the best way; nothing if it is."""
+    def refusal(self) -> str:
+        """Why the kernel's list is not read by the iterator; nothing if it is."""
         assert self._kernel is not None
-        return self._kernel.instead_of
+        return self._kernel.refusal
 
     def _take_baseline(self) -> None:
         # without the events, if there are any yet: what they update was there before them

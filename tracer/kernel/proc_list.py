@@ -34,13 +34,13 @@ class ProcList:
     """
     As :class:`tracer.kernel.walk.KernelList`, for as long as the probe is attached, until `close`.
 
-    `instead_of` says why that does not work. Raises InotraceError if the probe does not answer.
+    `refusal` says why that does not load. Raises InotraceError if the probe does not answer.
     """
 
     truth = "fdinfo"
 
-    def __init__(self, bpf: Any, instead_of: str) -> None:
-        self.instead_of = instead_of
+    def __init__(self, bpf: Any, refusal: str) -> None:
+        self.refusal = refusal
         self._maps = RowMaps(bpf)
         self._pass = 0
         try:

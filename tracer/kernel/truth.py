@@ -14,11 +14,11 @@ class Truth(Protocol):
     """
     What the ledger is compared with.
 
-    `truth` is how reports call it; `instead_of` says why a better one does not work, or nothing.
+    `truth` is how reports call it; `refusal` says why it is not the iterator, unless it is.
     """
 
     truth: str
-    instead_of: str
+    refusal: str
 
     def walk(self) -> Walk: ...
 

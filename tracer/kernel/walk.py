@@ -32,7 +32,7 @@ class KernelList:
     """
 
     truth = "iterator"
-    instead_of = ""
+    refusal = ""
 
     def __init__(self, bpf: Any) -> None:
         self._link = _attached_iterator(bpf)
