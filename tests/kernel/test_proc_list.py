@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ _MASKS = (0x100, 0xFFF, 0x80000100, 0x04000100, 0x01000100)
 class Lists(NamedTuple):
     """Both ways to the list through one attached probe."""
 
+    bpf: Any
     iterator: KernelList
     proc: ProcList
     stream: Stream
@@ -50,7 +52,7 @@ def lists(root: None) -> Iterator[Lists]:
     with Probe(Scope()) as probe:
         stream = Stream(probe, lambda _: None)
         probe.attach()
-        both = Lists(KernelList(probe.bpf), ProcList(probe.bpf, ""), stream)
+        both = Lists(probe.bpf, KernelList(probe.bpf), ProcList(probe.bpf, ""), stream)
         yield both
         both.proc.close()
         both.iterator.close()
@@ -168,15 +170,22 @@ def test_both_tell_the_same_of_who_pays(lists: Lists, tmp_path: Path) -> None:
     assert [(user.watches, user.instances) for user in own] == [(1, 1)]
 
 
-def test_without_kcmp_threads_are_told_once(
-    lists: Lists, puppet: Puppet, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+def test_without_kcmp_a_thread_is_no_second_holder(
+    lists: Lists, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    puppet.ok("add", puppet.ok("init"), folders[0])
-    puppet.ok("table")
-    with_kcmp = _told_of(lists.proc.walk(), {puppet.pid})
     monkeypatch.setattr(proc_list, "shares_files", lambda pid, tid: False)
+    fd = _LIBC.inotify_init1(os.O_CLOEXEC)
+    end = threading.Event()
+    thread = threading.Thread(target=end.wait)
+    thread.start()
+    try:
+        ((holders, *_),) = _told_of(lists.proc.walk(), {os.getpid()}).values()
+    finally:
+        end.set()
+        thread.join()
+        os.close(fd)
 
-    assert _told_of(lists.proc.walk(), {puppet.pid}) == with_kcmp
+    assert [(holder.process.pid, holder.fd) for holder in holders] == [(os.getpid(), fd)]
 
 
 # --- what it leaves alone ---
@@ -224,14 +233,26 @@ def _own_links() -> Iterator[str]:
 
 
 def test_our_own_calls_are_not_told(lists: Lists, puppet: Puppet) -> None:
+    """GIVEN a list opened and walked while others are traced THEN only those have events."""
+    _callers(lists.stream)
     puppet.ok("init")
-    lists.stream.take()
-    lists.proc.walk()
-    assert lists.stream.wait_drained(time.monotonic_ns())
+    listed = ProcList(lists.bpf, "")
+    listed.walk()
+    listed.close()
 
-    events = [decode(record) for each in lists.stream.take().contents for record in records(each)]
+    callers = _callers(lists.stream)
 
-    assert os.getpid() not in {event.tgid for event in events}
+    assert puppet.pid in callers
+    assert os.getpid() not in callers
+
+
+def _callers(stream: Stream) -> set[int]:
+    """Whose calls came since the last time."""
+    assert stream.wait_drained(time.monotonic_ns())
+    callers = set()
+    while contents := stream.take().contents:
+        callers |= {decode(record).tgid for each in contents for record in records(each)}
+    return callers
 
 
 # --- what cannot be read ---

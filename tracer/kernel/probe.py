@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ _CALLS = {
     "on_rm_watch_exit": ("inotify_rm_watch",),
 }
 _SUBMITTED, _LOST = 0, 1
+_DOES_NOT_LOAD = "the BPF program does not compile or load here: --debug shows why"
 
 
 @dataclass(frozen=True)
@@ -135,17 +136,34 @@ def bcc_errors(message: str) -> Iterator[None]:
             raise InotraceError(message, detail=f"{error}\n{output.text()}") from error
 
 
+def load_walk() -> Any:
+    """
+    Only the walk over open files, and nothing that traces.
+
+    Raises InotraceError if it does not compile or load.
+    """
+    return _compiled(("common.c", "rows.c", "walk.c"), ())
+
+
 def _load(scope: Scope) -> Any:
+    names = ["common.c", "rows.c", "ask.c", "calls.c", "walk.c"]
+    if scope.follow:
+        names.append("descendants.c")
+    bpf = _compiled(names, _tunables(scope))
+    with bcc_errors(_DOES_NOT_LOAD):
+        for function in _CALLS:
+            bpf.load_func(function.encode(), bpf.TRACEPOINT)
+    return bpf
+
+
+def _compiled(names: Sequence[str], tunables: Iterable[str]) -> Any:
     folder = bpf_folder()
     os.environ["BCC_KERNEL_SOURCE"] = str(folder)
     from bcc import BPF
 
-    definitions = [*compiler_definitions(), *_tunables(scope)]
-    with bcc_errors("the BPF program does not compile or load here: --debug shows why"):
-        bpf = BPF(text=_joined(folder, scope).encode(), cflags=[f"-I{folder}", "-w", *definitions])
-        for function in _CALLS:
-            bpf.load_func(function.encode(), BPF.TRACEPOINT)
-    return bpf
+    options = [f"-I{folder}", "-w", *compiler_definitions(), *tunables]
+    with bcc_errors(_DOES_NOT_LOAD):
+        return BPF(text=_joined(folder, names).encode(), cflags=options)
 
 
 def _tunables(scope: Scope) -> list[str]:
@@ -161,10 +179,7 @@ def _tunables(scope: Scope) -> list[str]:
     return tunables
 
 
-def _joined(folder: Path, scope: Scope) -> str:
-    names = ["common.c", "rows.c", "ask.c", "calls.c", "walk.c"]
-    if scope.follow:
-        names.append("descendants.c")
+def _joined(folder: Path, names: Sequence[str]) -> str:
     return "".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in names)
 
 

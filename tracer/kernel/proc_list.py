@@ -43,6 +43,8 @@ class ProcList:
         self.refusal = refusal
         self._maps = RowMaps(bpf)
         self._pass = 0
+        # from now on: the instance that is opened to learn from is no event either
+        self._maps.steer(WalkControl(0, asker=os.getpid()))
         try:
             learn_inotify_fops(bpf, self.rows)
         except BaseException:
