@@ -174,6 +174,9 @@ static __always_inline int finish_call(void *ctx, u32 op, s64 ret, struct argume
 	int zero = 0;
 	bool wanted;
 
+	/* inotrace's own calls are questions */
+	if (is_asker(tgid))
+		return op == OP_RM ? answer() : 0;
 	if (!is_tracing())
 		return 0;
 	wanted = in_scope(task, tgid);

@@ -42,67 +42,8 @@ struct cursor {
 	struct holder holder;	/* told when all its watches are */
 };
 
-BPF_F_TABLE("array", u32, struct walk_control, walk_control, 1, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct watch_row, watch_rows, WATCH_ROWS, BPF_F_MMAPABLE);
-BPF_F_TABLE("array", u32, struct holder, holder_rows, HOLDER_ROWS, BPF_F_MMAPABLE);
-BPF_F_TABLE("array", u32, struct user_row, user_rows, USER_ROWS, BPF_F_MMAPABLE);
 BPF_ARRAY(cursor, struct cursor, 1);
-/* group or ucounts -> the pass that met it last */
-BPF_F_TABLE("lru_hash", u64, u64, met, 65536, 0);
-
-/* inotify_fops is not in every kernel's symbol list: take it from an instance
- * that user space opened for this */
-static __always_inline void learn_fops(u64 task, u32 fd, u64 fops)
-{
-	int zero = 0;
-	struct learned *known = learned.lookup(&zero);
-
-	/* every open file of the machine comes by here: known is the common case */
-	if (!known || known->inotify_fops || known->fd != fd)
-		return;
-	if (known->tgid == read_u32(task + OFF_TASK_STRUCT_TGID))
-		known->inotify_fops = fops;
-}
-
-static __always_inline bool is_first_meeting(struct walk_control *w, u64 object)
-{
-	u64 *pass = met.lookup(&object);
-
-	if (pass && *pass == w->pass)
-		return false;
-	met.update(&object, &w->pass);
-	return true;
-}
-
-/* inc_ucount(), kernel/ucount.c: the user pays, who made its namespace, and so on upwards */
-static __always_inline void put_users(struct walk_control *w, u64 ucounts)
-{
-	struct user_row *row;
-	u64 ns, used, limit;
-	u32 slot;
-	int i;
-
-	for (i = 0; i < USERNS_LEVELS; i++) {
-		slot = w->users;
-		row = user_rows.lookup(&slot);
-		if (!ucounts || !row || !is_first_meeting(w, ucounts))
-			return;
-		ns = read_u64(ucounts + OFF_UCOUNTS_NS);
-		used = ucounts + OFF_UCOUNTS_UCOUNT;
-		limit = ns + OFF_USER_NAMESPACE_UCOUNT_MAX;
-		row->ucounts = ucounts;
-		row->parent = read_u64(ns + OFF_USER_NAMESPACE_UCOUNTS);
-		row->watches_used = read_u64(used + 8 * UCOUNT_INOTIFY_WATCHES);
-		row->watches_limit = read_u64(limit + 8 * UCOUNT_INOTIFY_WATCHES);
-		row->instances_used = read_u64(used + 8 * UCOUNT_INOTIFY_INSTANCES);
-		row->instances_limit = read_u64(limit + 8 * UCOUNT_INOTIFY_INSTANCES);
-		row->uid = read_u32(ucounts + OFF_UCOUNTS_UID);
-		row->userns = read_u32(ns + OFF_USER_NAMESPACE_NS + OFF_NS_COMMON_INUM);
-		w->users = slot + 1;
-		ucounts = row->parent;
-	}
-}
-
 /* users with a process but no descriptor on an instance: theirs may be in a socket */
 static __always_inline void meet_task(struct walk_control *w, struct cursor *c, u64 task)
 {
@@ -113,42 +54,6 @@ static __always_inline void meet_task(struct walk_control *w, struct cursor *c, 
 	put_users(w, read_u64(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_UCOUNTS));
 }
 
-static __always_inline void note_walk(u64 now)
-{
-	int zero = 0;
-	u64 *at = walked_at.lookup(&zero);
-
-	if (at)
-		*at = now;
-}
-
-static __always_inline void describe_holder(struct holder *row, u64 task, u64 file, u32 fd)
-{
-	row->group = read_u64(file + OFF_FILE_PRIVATE_DATA);
-	row->gen = generation_of(row->group);
-	row->birth = birth_of(task);
-	row->tgid = read_u32(task + OFF_TASK_STRUCT_TGID);
-	row->tid = read_u32(task + OFF_TASK_STRUCT_PID);
-	row->fd = fd;
-	row->queued = read_u32(row->group + OFF_FSNOTIFY_GROUP_Q_LEN);
-	row->read_at = bpf_ktime_get_ns();
-	row->ucounts = read_u64(row->group + OFF_FSNOTIFY_GROUP_INOTIFY_DATA +
-				OFF_INOTIFY_GROUP_PRIVATE_DATA_UCOUNTS);
-	note_walk(row->read_at);
-	row->reading = READ_ELSEWHERE;
-	row->rows = 0;
-}
-
-static __always_inline void put_holder(struct walk_control *w, struct holder *row)
-{
-	u32 slot = w->holders;
-	struct holder *out = holder_rows.lookup(&slot);
-
-	if (!out)
-		return;
-	*out = *row;
-	w->holders = slot + 1;
-}
 
 static __always_inline void finish_reading(struct walk_control *w, struct cursor *c, u32 reading)
 {

@@ -158,14 +158,16 @@ struct holder {
 };
 
 /* the walk as user space steers it: pass and end set before, counts reset when
- * the rows were taken */
+ * the rows were taken; the rest is for a walk without the iterator, see ask.c */
 struct walk_control {
 	__u64 pass;		/* tells one walk from the next */
 	__u64 end;		/* list head of the group being read, 0: none */
 	__u32 watches;		/* rows that are filled */
 	__u32 holders;
 	__u32 users;
-	__u32 unused;
+	__u32 asker;		/* tgid of inotrace, 0: it asks nothing */
+	__u32 folder;		/* its descriptor of the /proc/PID it asks about */
+	__u32 fd;		/* of that process, where to look on from */
 };
 
 /* wakes the reader once for each program image that uses inotify */

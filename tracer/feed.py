@@ -46,6 +46,7 @@ class Feed:
     ) -> None:
         self._stacks = stacks
         self._processes = processes
+        self._is_attached = False
         self._order = Order()
         self._lost = 0
         self.recovered = 0
@@ -66,8 +67,10 @@ class Feed:
         self.close()
 
     def attach(self) -> None:
-        """Start tracing. Raises InotraceError if the kernel refuses."""
-        self.probe.attach()
+        """Start tracing, unless it was started. Raises InotraceError if the kernel refuses."""
+        if not self._is_attached:
+            self._is_attached = True
+            self.probe.attach()
 
     def close(self) -> None:
         with ExitStack() as closing:

@@ -16,7 +16,7 @@ from tracer.feed import Feed
 from tracer.kernel.hooks import Mode
 from tracer.kernel.probe import Scope
 from tracer.kernel.procfs import ProcessFacts
-from tracer.kernel.walk import KernelList
+from tracer.kernel.truth import Truth, open_truth
 from tracer.snapshot import Snapshots
 from tracer.stacks.resolver import StackResolver
 from tracer.targets.aftermath import Aftermath
@@ -86,18 +86,22 @@ class Session:
         if descendants_of is not None:
             scope = Scope(pids=frozenset({descendants_of}), follow=True)
         self._feed = Feed(scope, stacks, self._processes, mode)
-        self._snapshots = Snapshots(
-            self._ledger, self._processes, older_s=older_s, mode=self._feed.probe.mode.value
-        )
         self._walked_at = 0
         self._next_walk = 0.0
         self._uncounted: tuple[Charge, ...] = ()
         self._soonest_walk = 0.0
-        self._kernel: KernelList | None = None
+        self._kernel: Truth | None = None
         try:
-            self._kernel = KernelList(self._feed.probe.bpf)
+            self._kernel = open_truth(self._feed.probe.bpf, self._feed.attach)
+            self._snapshots = Snapshots(
+                self._ledger,
+                self._processes,
+                older_s=older_s,
+                mode=self._feed.probe.mode.value,
+                truth=self._kernel.truth,
+            )
             # twice: what the first walk finds, and is then updated, is not mistaken for an add
-            self._reconcile(baseline=True)
+            self._take_baseline()
             self._feed.attach()
             self._reconcile(baseline=True)
         except BaseException:
@@ -130,6 +134,18 @@ class Session:
         if now >= self._soonest_walk and self._feed.rang_since(self._walked_at):
             return True
         return now >= self._next_walk
+
+    @property
+    def refusal(self) -> str:
+        """Why the kernel's list is not read by the iterator; nothing if it is."""
+        assert self._kernel is not None
+        return self._kernel.refusal
+
+    def _take_baseline(self) -> None:
+        # without the events, if there are any yet: what they update was there before them
+        assert self._kernel is not None
+        walk = self._kernel.walk()
+        self._ledger.reconcile(walk.only(self._scope()), baseline=True)
 
     def _reconcile(self, baseline: bool = False) -> tuple[Walk, Difference]:
         assert self._kernel is not None

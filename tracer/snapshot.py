@@ -57,11 +57,12 @@ class Snapshots:
     """
     Reports on one ledger and the time since this was made.
 
-    `older_s`: watches younger than this are not judged. `mode` is how the kernel tells of calls.
+    `older_s`: watches younger than this are not judged. `mode` is how the kernel tells of calls,
+    `truth` where the walks come from.
     """
 
     def __init__(
-        self, ledger: Ledger, processes: ProcessTable, *, older_s: float, mode: str
+        self, ledger: Ledger, processes: ProcessTable, *, older_s: float, mode: str, truth: str
     ) -> None:
         self._ledger = ledger
         self._processes = processes
@@ -69,7 +70,7 @@ class Snapshots:
         self._began = time.monotonic_ns()
         self._users: tuple[UserUse, ...] = ()
         self._last_added: tuple[float, Mapping[Process, int]] = (time.monotonic(), {})
-        self._host = Host(kernel=platform.release(), mode=mode, truth="iterator")
+        self._host = Host(kernel=platform.release(), mode=mode, truth=truth)
 
     def saw(self, walk: Walk) -> None:
         """

@@ -6,10 +6,11 @@ import ctypes
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cmp_to_key
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 from harness import (
     KernelWatch,
@@ -22,6 +23,7 @@ from harness import (
 from recount import assert_counts_add_up
 
 from tracer.core.report import Report
+from tracer.errors import InotraceError
 from tracer.kernel.hooks import Mode
 from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
@@ -33,14 +35,30 @@ _KCMP = {"x86_64": 312, "aarch64": 272}[os.uname().machine]
 _KCMP_FILE, _KCMP_FILES = 0, 2
 
 
+def refusing_iterator() -> AbstractContextManager[object]:
+    """As on a kernel where it does not load."""
+    refusal = InotraceError("the kernel refuses the iterator")
+    return mock.patch("tracer.kernel.truth.KernelList", side_effect=refusal)
+
+
 @contextmanager
 def tracing(
-    *pids: int, name: bytes = b"", stacks: bool = True, mode: Mode | None = None
+    *pids: int,
+    name: bytes = b"",
+    stacks: bool = True,
+    mode: Mode | None = None,
+    truth: str = "iterator",
 ) -> Iterator[Session]:
-    """A session; many tests in one are much faster without stacks, and of no less use."""
+    """
+    A session; many tests in one are much faster without stacks, and of no less use.
+
+    `truth` "fdinfo" is as if the kernel refused the iterator.
+    """
     resolver: StackResolver = BccStacks() if stacks else NoStacks()
     filter_ = Filter(frozenset(pids), name=name)
-    with Session(filter_, resolver, older_s=0.0, mode=mode) as session:
+    with refusing_iterator() if truth == "fdinfo" else nullcontext():
+        session = Session(filter_, resolver, older_s=0.0, mode=mode)
+    with session:
         yield session
 
 

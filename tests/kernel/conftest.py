@@ -18,6 +18,7 @@ from tracer.kernel.hooks import Mode
 # what both kinds of tests share
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 
+
 _WORKLOADS = Path(__file__).with_name("workloads")
 # inotrace reads stacks by frame pointers
 _FLAGS = ("-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread")

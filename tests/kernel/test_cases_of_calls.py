@@ -22,9 +22,9 @@ _IN_MODIFY, _IN_ATTRIB = 0x2, 0x4
 _IN_MASK_CREATE, _IN_MASK_ADD = 0x10000000, 0x20000000
 
 
-@pytest.fixture(scope="module")
-def session(mode: Mode) -> Iterator[Session]:
-    with tracing(name=_NAME, stacks=False, mode=mode) as session:
+@pytest.fixture(scope="module", params=["iterator", "fdinfo"])
+def session(mode: Mode, request: pytest.FixtureRequest) -> Iterator[Session]:
+    with tracing(name=_NAME, stacks=False, mode=mode, truth=request.param) as session:
         yield session
 
 

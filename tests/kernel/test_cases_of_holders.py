@@ -24,9 +24,9 @@ pytestmark = pytest.mark.usefixtures("root")
 _NAME = own_name("holder")
 
 
-@pytest.fixture(scope="module")
-def session(mode: Mode) -> Iterator[Session]:
-    with tracing(name=_NAME, stacks=False, mode=mode) as session:
+@pytest.fixture(scope="module", params=["iterator", "fdinfo"])
+def session(mode: Mode, request: pytest.FixtureRequest) -> Iterator[Session]:
+    with tracing(name=_NAME, stacks=False, mode=mode, truth=request.param) as session:
         yield session
 
 

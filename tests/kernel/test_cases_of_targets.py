@@ -26,9 +26,9 @@ _NAME = own_name("target")
 _IN_CREATE, _IN_ONESHOT = 0x100, 0x80000000
 
 
-@pytest.fixture(scope="module")
-def session(mode: Mode) -> Iterator[Session]:
-    with tracing(name=_NAME, stacks=False, mode=mode) as session:
+@pytest.fixture(scope="module", params=["iterator", "fdinfo"])
+def session(mode: Mode, request: pytest.FixtureRequest) -> Iterator[Session]:
+    with tracing(name=_NAME, stacks=False, mode=mode, truth=request.param) as session:
         yield session
 
 

@@ -92,9 +92,9 @@ def folders(tmp_path: Path) -> list[Path]:
 def ls(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """The finished command; what it prints is captured as UTF-8."""
     options.setdefault("stdout", subprocess.PIPE)
+    options.setdefault("env", _environment())
     return subprocess.run(
         [*_LS, *map(str, arguments)],
-        env=_environment(),
         stderr=subprocess.PIPE,
         encoding="utf-8",
         cwd="/",
@@ -103,8 +103,8 @@ def ls(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
-def document(*arguments: object) -> Any:
-    done = ls("-f", "json", *arguments)
+def document(*arguments: object, **options: Any) -> Any:
+    done = ls("-f", "json", *arguments, **options)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
@@ -173,7 +173,7 @@ def test_json_has_every_watch(start: Start, folders: list[Path]) -> None:
     assert len({watch["wd"] for watch in shown["watches"]}) == 23
 
 
-def test_use_is_counted_against_the_limit(start: Start, folders: list[Path]) -> None:
+def test_use_is_told_against_the_limit(start: Start, folders: list[Path]) -> None:
     start("ready(all=instance(*paths))", *folders)
 
     (usage,) = [
@@ -183,10 +183,98 @@ def test_use_is_counted_against_the_limit(start: Start, folders: list[Path]) -> 
     ]
 
     limits = Path("/proc/sys/fs/inotify")
-    assert usage["source"] == "counted"
+    assert usage["source"] == ("counted" if os.geteuid() else "kernel")
     assert usage["watches"]["used"] >= 23
     assert usage["watches"]["limit"] == int((limits / "max_user_watches").read_text())
     assert usage["instances"]["limit"] == int((limits / "max_user_instances").read_text())
+
+
+# --- the kernel's list or /proc ---
+
+_HIDE_BCC = "import sys\nsys.modules['bcc'] = None\n"
+_TELL_OPENED = """
+import sys
+log = open({log!r}, "a")
+sys.addaudithook(lambda event, found: event == "open" and print(found[0], file=log))
+"""
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """The environment in which Python runs this code before anything else."""
+
+    def environment(code: str) -> dict[str, str]:
+        folder = tmp_path / f"site-{len(os.listdir(tmp_path))}"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(code)
+        return _environment(PYTHONPATH=f"{folder}:{_CHECKOUT}")
+
+    return environment
+
+
+Changed = Callable[[str], dict[str, str]]
+
+
+@needs_root
+@needs_kcmp
+def test_both_list_the_same(start: Start, folders: list[Path], changed: Changed) -> None:
+    code = "fd = instance(*paths)\nready(fd=fd, twin=os.dup(fd), other=instance('/proc', '/sys'))"
+    pid, _ = start(code, *folders)
+
+    by_iterator = document(pid)
+    by_proc = document(pid, env=changed(_HIDE_BCC))
+
+    assert by_iterator.pop("host")["truth"] == "iterator"
+    assert by_proc.pop("host")["truth"] == "fdinfo"
+    assert {one["source"] for one in by_iterator.pop("limits")} == {"kernel"}
+    assert {one["source"] for one in by_proc.pop("limits")} == {"counted"}
+    assert _without_ids(by_iterator) == _without_ids(by_proc)
+    assert [one["watches"] for one in by_proc["instances"]] == [23, 2]
+
+
+def _without_ids(shown: Any) -> Any:
+    # which number an instance has depends on those of all other processes
+    for one in shown["instances"]:
+        del one["id"]
+    for watch in shown["watches"]:
+        del watch["instance"]
+    return shown
+
+
+@needs_root
+def test_root_opens_no_fdinfo(
+    start: Start, folders: list[Path], changed: Changed, tmp_path: Path
+) -> None:
+    """GIVEN that fdinfo is what holds up the program WHEN root lists it THEN it is not opened."""
+    pid, fds = start("ready(fd=instance(*paths))", *folders)
+    log = tmp_path / "opened"
+    telling = _TELL_OPENED.format(log=str(log))
+
+    document(pid, env=changed(telling))
+    opened = log.read_text().splitlines()
+    assert f"/proc/{pid}" in opened
+    assert not [path for path in opened if path.startswith("/proc/") and "/fdinfo/" in path]
+
+    # which would have been told
+    document(pid, env=changed(telling + _HIDE_BCC))
+    assert f"/proc/{pid}/fdinfo/{fds['fd']}" in log.read_text().splitlines()
+
+
+@needs_root
+def test_a_user_namespace_has_its_own_use(start: Start, folders: list[Path]) -> None:
+    """GIVEN 7 watches made in a user namespace WHEN listed THEN just those are its use there."""
+    code = """
+checked(libc.unshare(0x10000000))
+limit = int(open("/proc/sys/user/max_inotify_watches").read())
+ready(fd=instance(*paths), inner=os.stat("/proc/self/ns/user").st_ino, limit=limit)
+"""
+    pid, facts = start(code, *folders[:7])
+
+    (usage,) = [one for one in document(pid)["limits"] if one["userns"] == facts["inner"]]
+
+    assert (usage["uid"], usage["source"]) == (0, "kernel")
+    assert usage["watches"] == {"used": 7, "limit": facts["limit"]}
+    assert usage["instances"]["used"] == 1
 
 
 # --- sharing ---
@@ -347,6 +435,8 @@ def test_without_root_own_processes_and_a_word_on_the_others(
     shown = json.loads(done.stdout)
     assert done.returncode == 0
     assert (shown["complete"], shown["sharing_known"]) == (False, True)
+    assert shown["host"]["truth"] == "fdinfo"
+    assert {one["source"] for one in shown["limits"]} == {"counted"}
     held = {holder["pid"] for one in shown["instances"] for holder in one["holders"]}
     assert own in held and theirs not in held
     notice = r"inotrace: cannot look into [\d,]+ process(es)? of other users: run as root .*\n"

@@ -47,13 +47,14 @@ def _instance(number: int, holders: tuple[Holder, ...], count: int, first: int =
 
 
 def _usage(**changes: Any) -> Usage:
-    usage = Usage(0, "root", 4026531837, 7300, 8192, 31, 128, True)
+    usage = Usage(0, "root", 4026531837, 7300, 8192, 31, 128, "counted", True)
     return dataclasses.replace(usage, **changes)
 
 
 def _snapshot(*instances: Instance, **changes: Any) -> Snapshot:
     snapshot = Snapshot(
         kernel="6.1.0-25-amd64",
+        truth="fdinfo",
         complete=True,
         sharing_known=True,
         pids=frozenset(holder.pid for one in instances for holder in one.holders),
@@ -98,6 +99,7 @@ def test_the_answer_comes_first(shared: Snapshot) -> None:
     [
         (_usage(instances=127), "root has 127 of 128 instances (counted)"),
         (_usage(complete=False), "root has at least 7,300 of 8,192 watches (counted)"),
+        (_usage(source="kernel"), "root has 7,300 of 8,192 watches"),
         (_usage(watches=3, watches_limit=0), "root has 3 of 0 watches (counted)"),
     ],
 )
@@ -282,7 +284,7 @@ def test_json_has_each_watch_once(shared: Snapshot) -> None:
     document = _document(shared)
 
     assert document["schema"] == "inotrace.ls/1"
-    assert document["host"] == {"kernel": "6.1.0-25-amd64"}
+    assert document["host"] == {"kernel": "6.1.0-25-amd64", "truth": "fdinfo"}
     assert document["complete"] is True
     assert [len(one["holders"]) for one in document["instances"]] == [3, 1, 1]
     assert sum(one["watches"] for one in document["instances"]) == len(document["watches"]) == 30

@@ -37,7 +37,8 @@ _PIDS = 1 << 22
 
 
 def _snapshots(ledger: Ledger) -> Snapshots:
-    return Snapshots(ledger, processes.ProcessTable(), older_s=0, mode="kprobe")
+    table = processes.ProcessTable()
+    return Snapshots(ledger, table, older_s=0, mode="kprobe", truth="iterator")
 
 
 def _judged(ledger: Ledger) -> Report:

@@ -1,4 +1,4 @@
-"""``inotrace ls``: one look at what is watched, from /proc alone."""
+"""``inotrace ls``: one look at what is watched, without tracing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tracer.cli.outcome import notice
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.errors import InotraceError
 from tracer.kernel.procfs import ProcessFacts
-from tracer.listing import Scan, scan_proc, take_snapshot
+from tracer.listing import Scan, scan, take_snapshot
 from tracer.targets.users import user_name
 from tracer.views import ls as view
 from tracer.views.json_ls import as_json
@@ -53,22 +53,23 @@ def command(
     List what is watched now, without tracing.
 
     Who has how many watches, most first: by process, by descriptor, or by what is watched. Needs
-    no BPF, and no root for your own processes. An instance shared by several processes or
-    descriptors counts once in the totals.
+    no BPF, and no root for your own processes; as root it reads the kernel's own list, which keeps
+    no program waiting. An instance shared by several processes or descriptors counts once in the
+    totals.
 
     Unless a terminal shows it, the format is plain: records for grep and awk that begin with a
     digit, with blanks in names written \\x20.
     """
     filter_ = chosen_filter(pids + more_pids, user, name)
-    scan = scan_proc()
-    hidden = scan.hidden(filter_)
+    scanned = scan()
+    hidden = scanned.hidden(filter_)
     _require_readable(filter_.pids, hidden)
-    snapshot = take_snapshot(scan, filter_)
+    snapshot = take_snapshot(scanned, filter_)
     text = _rendered(snapshot, by, chosen_format(context), to_file=output is not None)
     # not before: until it is whole, a signal would leave a draft of the file
     with Output(output, force) as out:
         out.write(text)
-    _tell_what_is_missing(scan, hidden)
+    _tell_what_is_missing(scanned, hidden, scanned.changing(filter_))
 
 
 def _require_readable(pids: frozenset[int], hidden: list[ProcessFacts]) -> None:
@@ -79,7 +80,9 @@ def _require_readable(pids: frozenset[int], hidden: list[ProcessFacts]) -> None:
         )
 
 
-def _tell_what_is_missing(scan: Scan, hidden: list[ProcessFacts]) -> None:
+def _tell_what_is_missing(scan: Scan, hidden: list[ProcessFacts], changing: int) -> None:
+    if changing:
+        notice(f"{counted(changing, 'instance')} changed while being read: run ls again")
     if hidden:
         whose = "" if any(one.uid == os.geteuid() for one in hidden) else " of other users"
         processes = counted(len(hidden), "process", "processes")

@@ -21,6 +21,15 @@ def notice(text: str) -> None:
     print(f"inotrace: {text}", file=sys.stderr, flush=True)
 
 
+def notice_refusal(refusal: str) -> None:
+    """What it means that the kernel's list is not read by the iterator, if it is not."""
+    if refusal:
+        notice(
+            f"{refusal}: reading /proc/PID/fdinfo instead, which holds up a program with very many "
+            "watches while it adds or removes some"
+        )
+
+
 def print_report(report: Report, output: Output, format_: str, full_stacks: bool) -> None:
     """Raises InotraceError if the file cannot be written."""
     if format_ == "json":

@@ -12,7 +12,7 @@ import click
 
 from tracer.cli.debug import debug_option
 from tracer.cli.options import judging_options, mode_option
-from tracer.cli.outcome import exit_code, notice, print_report
+from tracer.cli.outcome import exit_code, notice, notice_refusal, print_report
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import HeldSignals, Stop, stop_on_signals, typed_interrupt
 from tracer.command import Command
@@ -53,6 +53,7 @@ def command(
     with stop_on_signals() as stop, Output(output, force, stream=sys.stderr) as out:
         prepare(notice, mode)
         with Command(argv) as child, HeldSignals() as held, _session(child, older, mode) as session:
+            notice_refusal(session.refusal)
             _start(child, stop, held)
             _follow(child, session, held)
             held.let_go()

@@ -18,7 +18,7 @@ from tracer.cli.options import (
     judging_options,
     mode_option,
 )
-from tracer.cli.outcome import exit_code, notice, print_report
+from tracer.cli.outcome import exit_code, notice, notice_refusal, print_report
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import Stop, stop_on_signals
 from tracer.core.report import Report
@@ -70,6 +70,7 @@ def command(
     with stop_on_signals() as stop, Output(output, force) as out:
         prepare(notice, mode)
         with Session(filter_, BccStacks(), older_s=older, mode=mode) as session:
+            notice_refusal(session.refusal)
             _watch(session, stop, duration, format_, on_screen=sys.stdout.isatty())
             report = session.finish()
         print_report(report, out, format_, full_stacks)

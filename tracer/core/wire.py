@@ -35,7 +35,7 @@ SPILLED_STACK = struct.Struct("=512s")
 HOLDER = struct.Struct("=QQQQIIIIQII")
 WATCH_ROW = struct.Struct("=QiIII")
 USER_ROW = struct.Struct("=QQqqqqII")
-WALK_CONTROL = struct.Struct("=QQIIII")
+WALK_CONTROL = struct.Struct("=QQIIIIII")
 ARRIVAL = struct.Struct("=QII")
 
 # a comm of 16 bytes ends in a NUL
@@ -87,11 +87,13 @@ class WalkControl(NamedTuple):
     """How user space steers the walk: see bpf/wire.h."""
 
     walk_pass: int
-    end: int
-    watches: int
-    holders: int
-    users: int
-    unused: int = 0
+    end: int = 0
+    watches: int = 0
+    holders: int = 0
+    users: int = 0
+    asker: int = 0
+    folder: int = 0
+    fd: int = 0
 
 
 class WatchRow(NamedTuple):

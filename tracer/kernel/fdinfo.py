@@ -17,7 +17,8 @@ _WATCH = re.compile(
     rb"^inotify wd:([0-9a-f]+) ino:([0-9a-f]+) sdev:([0-9a-f]+) mask:([0-9a-f]+) ", re.MULTILINE
 )
 _FIRST_READ, _NEXT_READ = 1 << 14, 1 << 22
-_KCMP_FILE = 0
+# include/uapi/linux/kcmp.h
+_KCMP_FILE, _KCMP_FILES = 0, 2
 _KCMP_NUMBERS = {
     "x86_64": 312,
     "aarch64": 272,
@@ -112,11 +113,23 @@ def compare_files(one: HeldFd, other: HeldFd) -> int:
 
     Raises OSError: ESRCH or EBADF if one is gone, EPERM or ENOSYS if the kernel refuses.
     """
+    return _compare(_KCMP_FILE, one, other)
+
+
+def shares_files(pid: int, tid: int) -> bool:
+    """Whether both have one table of descriptors. False also if the kernel does not tell."""
+    try:
+        return _compare(_KCMP_FILES, HeldFd(pid, 0), HeldFd(tid, 0)) == 0
+    except OSError:
+        return False
+
+
+def _compare(kind: int, one: HeldFd, other: HeldFd) -> int:
     number = _KCMP_NUMBERS.get(platform.machine())
     if number is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     result = _libc.syscall(
-        *map(ctypes.c_long, (number, one.pid, other.pid, _KCMP_FILE, one.fd, other.fd))
+        *map(ctypes.c_long, (number, one.pid, other.pid, kind, one.fd, other.fd))
     )
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -6,7 +6,7 @@ import ctypes
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tracer.kernel.modes import usable
 
 # for tests: tables of the BPF program that are small enough to fill
 _EXTRA_DEFINITIONS: tuple[str, ...] = ()
+_DOES_NOT_LOAD = "the BPF program does not compile or load here: --debug shows why"
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,31 @@ def _functions(bpf: Any) -> set[bytes]:
     }
 
 
+def load_walk() -> Any:
+    """
+    Only the walk over open files, and nothing that traces.
+
+    Raises InotraceError if it does not compile or load.
+    """
+    return _compiled(("common.c", "rows.c", "walk.c"), ())
+
+
 def _load(scope: Scope, mode: Mode) -> Any:
+    names = ["common.c", "spill.c", "rows.c", "ask.c", "calls.c"]
+    if mode is not Mode.TRACEPOINT:
+        names.append("removals.c")
+    names += [f"{mode.value}.c", "walk.c"]
+    if scope.follow:
+        names.append("descendants.c")
+    bpf = _compiled(names, [*_tunables(scope), *_mode_definitions(mode)])
+    if mode is Mode.TRACEPOINT:
+        with bcc_errors(_DOES_NOT_LOAD):
+            for hook in hooks(mode):
+                bpf.load_func(hook.function.encode(), bpf.TRACEPOINT)
+    return bpf
+
+
+def _compiled(names: Sequence[str], definitions: Iterable[str]) -> Any:
     folder = bpf_folder()
     os.environ["BCC_KERNEL_SOURCE"] = str(folder)
     from bcc import BPF
@@ -221,19 +246,9 @@ def _load(scope: Scope, mode: Mode) -> Any:
             One that is optional would fail as a whole where the kernel lacks it.
             """
 
-    definitions = [
-        *compiler_definitions(),
-        *_tunables(scope),
-        *_mode_definitions(mode),
-        *_EXTRA_DEFINITIONS,
-    ]
-    text = _joined(folder, scope, mode).encode()
-    with bcc_errors("the BPF program does not compile or load here: --debug shows why"):
-        bpf = Unattached(text=text, cflags=[f"-I{folder}", "-w", *definitions])
-        if mode is Mode.TRACEPOINT:
-            for hook in hooks(mode):
-                bpf.load_func(hook.function.encode(), BPF.TRACEPOINT)
-    return bpf
+    options = [f"-I{folder}", "-w", *compiler_definitions(), *definitions, *_EXTRA_DEFINITIONS]
+    with bcc_errors(_DOES_NOT_LOAD):
+        return Unattached(text=_joined(folder, names).encode(), cflags=options)
 
 
 def _mode_definitions(mode: Mode) -> list[str]:
@@ -260,13 +275,7 @@ def _tunables(scope: Scope) -> list[str]:
     return tunables
 
 
-def _joined(folder: Path, scope: Scope, mode: Mode) -> str:
-    names = ["common.c", "spill.c", "calls.c"]
-    if mode is not Mode.TRACEPOINT:
-        names.append("removals.c")
-    names += [f"{mode.value}.c", "walk.c"]
-    if scope.follow:
-        names.append("descendants.c")
+def _joined(folder: Path, names: Iterable[str]) -> str:
     return "".join(f'#line 1 "{name}"\n{(folder / name).read_text()}' for name in names)
 
 

@@ -20,7 +20,7 @@ def as_json(snapshot: Snapshot) -> str:
     """One object of schema inotrace.ls/1; each watch once, under its instance's first holder."""
     document = {
         "schema": SCHEMA,
-        "host": {"kernel": snapshot.kernel},
+        "host": {"kernel": snapshot.kernel, "truth": snapshot.truth},
         "complete": snapshot.complete,
         "sharing_known": snapshot.sharing_known,
         "limits": [_usage_object(usage) for usage in snapshot.usage],
@@ -41,7 +41,7 @@ def _usage_object(usage: Usage) -> dict[str, Any]:
         "userns": usage.userns,
         "watches": {"used": usage.watches, "limit": usage.watches_limit},
         "instances": {"used": usage.instances, "limit": usage.instances_limit},
-        "source": "counted",
+        "source": usage.source,
         "complete": usage.complete,
     }
 

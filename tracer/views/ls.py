@@ -58,9 +58,11 @@ class Instance:
 @dataclass(frozen=True)
 class Usage:
     """
-    What a user has, counted by the effective user of each instance's first holder.
+    What a user has.
 
-    A limit is None where it is not ours to read. Unless `complete`, there may be more.
+    By `source` "kernel" from the counters that the limits are about, by "counted" through the
+    effective user of each instance's first holder: then a limit is None where it is not ours to
+    read, and unless `complete` there may be more.
     """
 
     uid: int
@@ -70,6 +72,7 @@ class Usage:
     watches_limit: int | None
     instances: int
     instances_limit: int | None
+    source: str
     complete: bool
 
 
@@ -80,9 +83,11 @@ class Snapshot:
 
     `pids` are the processes asked for among the holders. `complete` says that everything asked
     could be looked at, `sharing_known` that shared instances could be told from equal ones.
+    `truth` is where the list comes from.
     """
 
     kernel: str
+    truth: str
     complete: bool
     sharing_known: bool
     pids: frozenset[int]
@@ -366,4 +371,5 @@ def _nearest_limit(usage: Iterable[Usage]) -> tuple[str, ...]:
         return ()
     _, one, used, limit, what = max(shares, key=lambda share: share[0])
     has = "has" if one.complete else "has at least"
-    return (f"{printable(one.user)} {has} {used:,} of {limit:,} {what} (counted)",)
+    how = " (counted)" if one.source == "counted" else ""
+    return (f"{printable(one.user)} {has} {used:,} of {limit:,} {what}{how}",)

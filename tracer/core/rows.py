@@ -1,0 +1,104 @@
+"""From the rows that one pass over all open files left to the walk that they tell."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from tracer.core.events import Instance
+from tracer.core.walk import HolderFd, UserUse, WalkedInstance, WatchRows
+from tracer.core.wire import WATCH_ROW, Holder, Reading, UserRow
+
+# what the kernel lets namespaces nest
+_USERNS_LEVELS = 33
+
+
+class Rows:
+    """What one pass over all open files found; rows of watches as they came, in portions."""
+
+    def __init__(self) -> None:
+        self.holders: list[Holder] = []
+        self.users: list[UserRow] = []
+        self.watches: list[memoryview] = []
+
+
+def instances(rows: Rows) -> dict[Instance, WalkedInstance]:
+    """Every instance with all its holders."""
+    holders: dict[Instance, list[Holder]] = defaultdict(list)
+    watches: dict[Instance, WatchRows] = {}
+    portions = _Portions(rows.watches)
+    for row in rows.holders:
+        holders[row.instance].append(row)
+        own = portions.take(row.rows * WATCH_ROW.size)
+        if row.reading == Reading.WHOLE:
+            watches[row.instance] = WatchRows(own)
+    payers = _payers(rows.users)
+    return {
+        key: _walked(key, held, watches.get(key), payers.get(held[0].ucounts, ()))
+        for key, held in holders.items()
+    }
+
+
+def users(rows: Rows) -> tuple[UserUse, ...]:
+    """Who is charged for them."""
+    use = [
+        UserUse(
+            uid=row.uid,
+            userns=row.userns,
+            watches=row.watches_used,
+            watches_limit=row.watches_limit,
+            instances=row.instances_used,
+            instances_limit=row.instances_limit,
+        )
+        for row in rows.users
+    ]
+    return tuple(sorted(use, key=lambda user: (user.userns, user.uid)))
+
+
+class _Portions:
+    """Rows that came in portions, to be taken in other portions."""
+
+    def __init__(self, portions: Iterable[memoryview]) -> None:
+        self._left = deque(portions)
+
+    def take(self, size: int) -> Sequence[memoryview]:
+        """The next `size` bytes."""
+        taken = []
+        while size:
+            portion = self._left.popleft()
+            taken.append(portion[:size])
+            if len(portion) > size:
+                self._left.appendleft(portion[size:])
+            size -= len(taken[-1])
+        return taken
+
+
+def _walked(
+    key: Instance,
+    rows: Sequence[Holder],
+    watches: WatchRows | None,
+    payers: tuple[tuple[int, int], ...],
+) -> WalkedInstance:
+    return WalkedInstance(
+        instance=key,
+        # threads with tables of their own may hold it by the same number
+        holders=tuple(dict.fromkeys(HolderFd(row.process, row.fd) for row in rows)),
+        queued=rows[0].queued,
+        read_at=next((row.read_at for row in rows if row.reading == Reading.WHOLE), 0),
+        watches=watches,
+        payers=payers,
+    )
+
+
+def _payers(rows: Iterable[UserRow]) -> Mapping[int, tuple[tuple[int, int], ...]]:
+    """For each ucounts the users that are charged: itself, and all above it."""
+    by_ucounts = {user.ucounts: user for user in rows}
+    payers = {}
+    for ucounts in by_ucounts:
+        chain: list[tuple[int, int]] = []
+        user = by_ucounts.get(ucounts)
+        while user is not None and len(chain) <= _USERNS_LEVELS:
+            chain.append((user.userns, user.uid))
+            user = by_ucounts.get(user.parent)
+        payers[ucounts] = tuple(chain)
+    return payers
