@@ -60,22 +60,29 @@ static __always_inline void learn_fops(u64 task, u32 fd, u64 fops)
 		known->inotify_fops = fops;
 }
 
+static __always_inline s64 read_number(u64 array, u32 index, u32 bytes)
+{
+	if (bytes == 4)
+		return (s32)read_u32(array + 4 * index);
+	return read_u64(array + 8 * index);
+}
+
 /* the kernel's own counters for the user who pays for the instance */
 static __always_inline void read_counters(struct holder *row)
 {
 	u64 ucounts = read_u64(row->group + OFF_FSNOTIFY_GROUP_INOTIFY_DATA +
 			       OFF_INOTIFY_GROUP_PRIVATE_DATA_UCOUNTS);
 	u64 ns = read_u64(ucounts + OFF_UCOUNTS_NS);
+	u64 used, limit;
 
 	row->uid = read_u32(ucounts + OFF_UCOUNTS_UID);
 	row->userns = read_u32(ns + OFF_USER_NAMESPACE_NS + OFF_NS_COMMON_INUM);
-	row->watches_used = read_u64(ucounts + OFF_UCOUNTS_UCOUNT + 8 * UCOUNT_INOTIFY_WATCHES);
-	row->watches_limit = read_u64(ns + OFF_USER_NAMESPACE_UCOUNT_MAX +
-				      8 * UCOUNT_INOTIFY_WATCHES);
-	row->instances_used = read_u64(ucounts + OFF_UCOUNTS_UCOUNT +
-				       8 * UCOUNT_INOTIFY_INSTANCES);
-	row->instances_limit = read_u64(ns + OFF_USER_NAMESPACE_UCOUNT_MAX +
-					8 * UCOUNT_INOTIFY_INSTANCES);
+	used = ucounts + OFF_UCOUNTS_UCOUNT;
+	limit = ns + OFF_USER_NAMESPACE_UCOUNT_MAX;
+	row->watches_used = read_number(used, UCOUNT_INOTIFY_WATCHES, COUNTER_BYTES);
+	row->watches_limit = read_number(limit, UCOUNT_INOTIFY_WATCHES, LIMIT_BYTES);
+	row->instances_used = read_number(used, UCOUNT_INOTIFY_INSTANCES, COUNTER_BYTES);
+	row->instances_limit = read_number(limit, UCOUNT_INOTIFY_INSTANCES, LIMIT_BYTES);
 }
 
 static __always_inline void describe_holder(struct holder *row, u64 task, u64 file, u32 fd)
