@@ -155,9 +155,8 @@ static __always_inline u32 what_is_exhausted(u64 task)
 	ucounts = read_u64(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_UCOUNTS);
 	for (i = 0; i < USERNS_LEVELS && ucounts; i++) {
 		ns = read_u64(ucounts + OFF_UCOUNTS_NS);
-		if ((s64)read_u64(ucounts + OFF_UCOUNTS_UCOUNT + 8 * UCOUNT_INOTIFY_INSTANCES) >=
-		    (s64)read_u64(ns + OFF_USER_NAMESPACE_UCOUNT_MAX +
-				  8 * UCOUNT_INOTIFY_INSTANCES))
+		if (used_of(ucounts, UCOUNT_INOTIFY_INSTANCES) >=
+		    limit_in(ns, UCOUNT_INOTIFY_INSTANCES))
 			return EXHAUSTED_INSTANCES;
 		ucounts = read_u64(ns + OFF_USER_NAMESPACE_UCOUNTS);
 	}

@@ -236,3 +236,21 @@ static __always_inline u32 device_of_superblock(u64 sb)
 {
 	return read_u32(sb + OFF_SUPER_BLOCK_S_DEV);
 }
+
+static __always_inline s64 read_number(u64 array, u32 index, u32 bytes)
+{
+	if (bytes == 4)
+		return (s32)read_u32(array + 4 * index);
+	return read_u64(array + 8 * index);
+}
+
+/* how much a user has, and may have in the namespace of that ucounts */
+static __always_inline s64 used_of(u64 ucounts, u32 which)
+{
+	return read_number(ucounts + OFF_UCOUNTS_UCOUNT, which, COUNTER_BYTES);
+}
+
+static __always_inline s64 limit_in(u64 ns, u32 which)
+{
+	return read_number(ns + OFF_USER_NAMESPACE_UCOUNT_MAX, which, LIMIT_BYTES);
+}

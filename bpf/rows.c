@@ -38,7 +38,7 @@ static __always_inline bool is_first_meeting(struct walk_control *w, u64 object)
 static __always_inline void put_users(struct walk_control *w, u64 ucounts)
 {
 	struct user_row *row;
-	u64 ns, used, limit;
+	u64 ns;
 	u32 slot;
 	int i;
 
@@ -48,14 +48,12 @@ static __always_inline void put_users(struct walk_control *w, u64 ucounts)
 		if (!ucounts || !row || !is_first_meeting(w, ucounts))
 			return;
 		ns = read_u64(ucounts + OFF_UCOUNTS_NS);
-		used = ucounts + OFF_UCOUNTS_UCOUNT;
-		limit = ns + OFF_USER_NAMESPACE_UCOUNT_MAX;
 		row->ucounts = ucounts;
 		row->parent = read_u64(ns + OFF_USER_NAMESPACE_UCOUNTS);
-		row->watches_used = read_u64(used + 8 * UCOUNT_INOTIFY_WATCHES);
-		row->watches_limit = read_u64(limit + 8 * UCOUNT_INOTIFY_WATCHES);
-		row->instances_used = read_u64(used + 8 * UCOUNT_INOTIFY_INSTANCES);
-		row->instances_limit = read_u64(limit + 8 * UCOUNT_INOTIFY_INSTANCES);
+		row->watches_used = used_of(ucounts, UCOUNT_INOTIFY_WATCHES);
+		row->watches_limit = limit_in(ns, UCOUNT_INOTIFY_WATCHES);
+		row->instances_used = used_of(ucounts, UCOUNT_INOTIFY_INSTANCES);
+		row->instances_limit = limit_in(ns, UCOUNT_INOTIFY_INSTANCES);
 		row->uid = read_u32(ucounts + OFF_UCOUNTS_UID);
 		row->userns = read_u32(ns + OFF_USER_NAMESPACE_NS + OFF_NS_COMMON_INUM);
 		w->users = slot + 1;

@@ -61,10 +61,12 @@ HELPERS = ("BPF_FUNC_get_current_task_btf", "BPF_FUNC_task_pt_regs")
 
 _LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
 
-_KIND_POINTER, _KIND_STRUCT, _KIND_UNION, _KIND_ENUM, _KIND_FUNCTION = 2, 4, 5, 6, 12
+_KIND_POINTER, _KIND_ARRAY, _KIND_STRUCT, _KIND_UNION, _KIND_ENUM = 2, 3, 4, 5, 6
+_KIND_FUNCTION = 12
 # typedef, volatile, const, restrict, type tag: each only names another type
 _KIND_ALIASES = frozenset({8, 9, 10, 11, 18})
 _TYPE = struct.Struct("=III")
+_ARRAY = struct.Struct("=III")
 _MEMBER = struct.Struct("=III")
 _ENUMERATOR = struct.Struct("=Ii")
 
@@ -97,6 +99,18 @@ class Btf:
                 _, info, pointee = self._type(self._address(member_type))
                 return (info >> 24) & 0x1F == _KIND_POINTER and pointee == 0
         raise KeyError(f"struct {struct_name}.{name}")
+
+    def element_size(self, struct_name: str, name: str) -> int:
+        """Bytes of one element of a member that is an array. Raises KeyError if it is none."""
+        type_id = self._find(struct_name, _KIND_STRUCT)
+        for member, _, member_type in self._members(type_id):
+            address = self._address(member_type)
+            _, info, _ = self._type(address)
+            if member == name and (info >> 24) & 0x1F == _KIND_ARRAY:
+                _, _, count = _ARRAY.unpack(ctypes.string_at(address + _TYPE.size, _ARRAY.size))
+                size: int = self._library.btf__resolve_size(self._handle, member_type)
+                return size // int(count)
+        raise KeyError(f"array {struct_name}.{name}")
 
     def enumerator(self, enum_name: str, name: str) -> int:
         """The value of one name of an enum. Raises KeyError if it is unknown."""
@@ -165,6 +179,8 @@ def _load_libbpf() -> ctypes.CDLL:
         library.btf__find_by_name_kind.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint]
         library.btf__name_by_offset.restype = ctypes.c_char_p
         library.btf__name_by_offset.argtypes = [ctypes.c_void_p, ctypes.c_uint]
+        library.btf__resolve_size.restype = ctypes.c_longlong
+        library.btf__resolve_size.argtypes = [ctypes.c_void_p, ctypes.c_uint]
         library.btf__free.argtypes = [ctypes.c_void_p]
         return library
     raise InotraceError("libbpf is missing: install the distribution's libbpf package")
@@ -202,7 +218,15 @@ def compiler_definitions() -> list[str]:
     """
     try:
         with kernel_btf() as btf:
-            return [*_offsets(btf), *_enumerators(btf), *_helpers(btf), _connector(btf)]
+            return [
+                *_offsets(btf),
+                *_enumerators(btf),
+                *_helpers(btf),
+                _connector(btf),
+                # 4 on Linux 5.10, 8 on 6.1 and later
+                f"-DCOUNTER_BYTES={btf.element_size('ucounts', 'ucount')}",
+                f"-DLIMIT_BYTES={btf.element_size('user_namespace', 'ucount_max')}",
+            ]
     except KeyError as missing:
         raise InotraceError(
             f"this kernel's type information lacks {missing.args[0]}: "
