@@ -44,24 +44,25 @@ enum exhausted {
 	EXHAUSTED_DESCRIPTORS = 2,	/* of the process */
 };
 
-/* one finished call */
+/* one finished call: first what differs from call to call, then who called from
+ * where, which a flood repeats and user space looks up as a whole */
 struct call_event {
 	struct record_head head;
-	__u64 group;		/* fsnotify_group behind fd, 0: fd is no instance */
-	__u64 gen;		/* when that group was made, 0: before tracing */
-	__u64 birth;		/* start_boottime of the process, ns */
-	__u64 caller;		/* word at the user stack pointer */
-	__u64 ino;		/* what a new watch is on; 0: not known */
-	__u32 exec_id;		/* grows with every exec of the process */
-	__u32 tid;
-	__u32 uid;
-	__s32 fd;		/* of the instance; for OP_INIT the new one */
 	__s32 ret;		/* what the call returned */
 	__u32 arg;		/* flags, mask or wd */
 	__s32 stack_bytes;	/* of frames in the tail, or -errno */
 	__s32 path_bytes;	/* of path in the tail, NUL included, or -errno */
+	__u64 ino;		/* what a new watch is on; 0: not known */
 	__u32 dev;		/* of ino; kernel dev_t: major << 20 | minor */
 	__u32 exhausted;	/* enum exhausted, of an OP_INIT that failed with EMFILE */
+	__u64 group;		/* fsnotify_group behind fd, 0: fd is no instance */
+	__u64 gen;		/* when that group was made, 0: before tracing */
+	__u64 birth;		/* start_boottime of the process, ns */
+	__u64 caller;		/* word at the user stack pointer */
+	__u32 exec_id;		/* grows with every exec of the process */
+	__u32 tid;
+	__u32 uid;
+	__s32 fd;		/* of the instance; for OP_INIT the new one */
 	char comm[COMM_LEN];	/* of the process, not of the thread */
 	/* then the tail: frames, innermost first; then the path as passed */
 };

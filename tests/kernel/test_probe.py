@@ -126,9 +126,11 @@ def everywhere(root: None) -> Iterator[Tracer]:
 
 
 def instance_opened_by(tracer: Tracer, pid: int) -> Instance:
-    (opened,) = [event for event in tracer.calls() if event.tgid == pid and event.op == Op.INIT]
-    assert opened.group and opened.gen
-    return opened.instance
+    (opened,) = [
+        event for event in tracer.calls() if event.caller.process.pid == pid and event.op == Op.INIT
+    ]
+    assert opened.caller.instance.group and opened.caller.instance.gen
+    return opened.caller.instance
 
 
 def test_a_duplicate_is_the_same_instance(everywhere: Tracer, puppet: Puppet) -> None:
@@ -200,17 +202,22 @@ def test_calls_name_instance_process_and_arguments(
     wd = puppet.ok("add", fd, folders[0], 0x42)
     puppet.ok("rm", fd, wd)
     assert puppet("add", 997, folders[0]) == -errno.EBADF
-    init, add, rm, failed = [event for event in everywhere.calls() if event.tgid == puppet.pid]
+    init, add, rm, failed = [
+        event for event in everywhere.calls() if event.caller.process.pid == puppet.pid
+    ]
 
-    assert init.instance == add.instance == rm.instance != failed.instance
+    assert (
+        init.caller.instance == add.caller.instance == rm.caller.instance != failed.caller.instance
+    )
     assert (init.op, init.ret, init.arg) == (Op.INIT, fd, os.O_CLOEXEC)
-    assert (add.op, add.fd, add.ret, add.arg) == (Op.ADD, fd, wd, 0x42)
+    assert (add.op, add.caller.fd, add.ret, add.arg) == (Op.ADD, fd, wd, 0x42)
     assert add.path == os.fsencode(folders[0])
-    assert (rm.op, rm.fd, rm.ret, rm.wd) == (Op.RM, fd, 0, wd)
-    assert (failed.fd, failed.ret, failed.group) == (997, -errno.EBADF, 0)
+    assert (rm.op, rm.caller.fd, rm.ret, rm.wd) == (Op.RM, fd, 0, wd)
+    assert (failed.caller.fd, failed.ret, failed.caller.instance.group) == (997, -errno.EBADF, 0)
     for event in (init, add, rm, failed):
-        assert (event.tid, event.uid, event.comm) == (puppet.pid, os.getuid(), b"puppet")
-        assert event.birth // 10_000_000 == _start_ticks(puppet.pid)
+        caller = event.caller
+        assert (caller.tid, caller.uid, caller.comm) == (puppet.pid, os.getuid(), b"puppet")
+        assert caller.process.birth // 10_000_000 == _start_ticks(puppet.pid)
 
 
 def _start_ticks(pid: int) -> int:
@@ -269,7 +276,7 @@ def test_other_processes_are_out_of_scope(
     with tracer_of(Scope(pids=frozenset({wanted.pid}))) as tracer:
         for puppet in (wanted, other):
             puppet.ok("flood", puppet.ok("init"), folders[0], 3)
-        assert {event.tgid for event in tracer.calls()} == {wanted.pid}
+        assert {event.caller.process.pid for event in tracer.calls()} == {wanted.pid}
         submitted = tracer.probe.counters().submitted
         assert submitted == 7 or tracer.probe.mode is not Mode.TRACEPOINT
 

@@ -13,7 +13,7 @@ from typing import Callable
 import pytest
 from harness import Puppet, until
 
-from tracer.core.events import CallEvent, Op, RawStack
+from tracer.core.events import Caller, CallEvent, Instance, Op, Process, RawStack
 from tracer.core.stack import Stack, StackState
 from tracer.core.wire import Arrival
 from tracer.kernel.elf import SymbolTable, demangled
@@ -73,7 +73,8 @@ def _function_start(program: Path, name: str) -> int:
 def _call(pid: int, birth: int, *addresses: int) -> CallEvent:
     frames = b"".join(address.to_bytes(8, "little") for address in addresses)
     stack = RawStack(frames, 0, 0)
-    return CallEvent(Op.ADD, pid, 1, 1, 1, birth, 1, pid, 0, 3, 1, 0, b"x", b"/", stack)
+    caller = Caller(Op.ADD, Process(pid, birth), Instance(1, 1), 1, pid, 0, 3, b"x", stack)
+    return CallEvent(1, caller, 1, 0, b"/")
 
 
 def _names(stack: Stack) -> list[str | None]:
@@ -198,7 +199,8 @@ def test_a_caller_that_cannot_be_confirmed_is_not_skipped_over(
         stacks.meet(Arrival(11, process.pid, 1))
         process.kill()
     event = _call(process.pid, 11, address, outer)
-    stack = stacks.resolve(event._replace(stack=event.stack._replace(caller=address)))
+    caller = event.caller._replace(stack=event.caller.stack._replace(caller=address))
+    stack = stacks.resolve(event._replace(caller=caller))
 
     assert _names(stack) == ["gone_place"]
     assert stack.state is StackState.TRUNCATED and "ended before" in stack.reason

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tracer.core.accounts import Cause
 from tracer.core.events import (
+    Caller,
     CallEvent,
     ClosedEvent,
     GoneEvent,
@@ -75,26 +76,20 @@ ANOTHER_STACK = Stack((WRAPPER, MOUNT, START), StackState.COMPLETE)
 
 
 def call(op: Op, ts: int, **changes: Any) -> CallEvent:
-    """A successful call of AGENT on FIRST; `process` and `instance` stand for their fields."""
-    process = changes.pop("process", AGENT)
-    instance = changes.pop("instance", FIRST)
-    event = CallEvent(
+    """A successful call of AGENT on FIRST; `changes` are of the event or of its caller."""
+    caller = Caller(
         op=op,
-        tgid=process.pid,
-        ts=ts,
-        group=instance.group,
-        gen=instance.gen,
-        birth=process.birth,
+        process=AGENT,
+        instance=FIRST,
         exec_id=1,
-        tid=process.pid,
+        tid=changes.get("process", AGENT).pid,
         uid=0,
         fd=3,
-        ret=0,
-        arg=0,
         comm=b"agent",
-        path=None,
         stack=RawStack(b"", 0, 0),
     )
+    of_caller = {name: changes.pop(name) for name in Caller._fields if name in changes}
+    event = CallEvent(ts=ts, caller=caller._replace(**of_caller), ret=0, arg=0, path=None)
     return event._replace(**changes)
 
 
@@ -137,28 +132,28 @@ def closed(ts: int, instance: Instance = FIRST, closer: Process = AGENT) -> Clos
 
 def call_record(event: CallEvent, padding: int = 0) -> bytes:
     """The record from which `event` is decoded, with as much padding at the end."""
-    stack = event.stack
+    caller = event.caller
+    stack = caller.stack
     path = b"" if event.path is None else event.path + b"\0"
     head = CALL.pack(
-        event.op,
-        event.tgid,
+        caller.op,
+        caller.process.pid,
         event.ts,
-        event.group,
-        event.gen,
-        event.birth,
-        stack.caller,
-        event.ino,
-        event.exec_id,
-        event.tid,
-        event.uid,
-        event.fd,
         event.ret,
         event.arg,
         stack.error or len(stack.frames),
         len(path),
+        event.ino,
         event.dev,
         event.exhausted,
-        event.comm,
+        *caller.instance,
+        caller.process.birth,
+        stack.caller,
+        caller.exec_id,
+        caller.tid,
+        caller.uid,
+        caller.fd,
+        caller.comm,
     )
     return head + stack.frames + path + b"\xa5" * padding
 

@@ -11,7 +11,6 @@ from struct import Struct
 
 import pytest
 from build import (
-    AGENT,
     FIRST,
     add,
     call_record,
@@ -28,6 +27,7 @@ from hypothesis import strategies as st
 
 from tracer.core.events import (
     NO_STACK,
+    Caller,
     CallEvent,
     ClosedEvent,
     Exhausted,
@@ -76,8 +76,8 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
         CALL,
         (
             *_HEAD_FIELDS,
-            *("group", "gen", "birth", "caller", "ino", "exec_id", "tid", "uid"),
-            *("fd", "ret", "arg", "stack_bytes", "path_bytes", "dev", "exhausted", "comm"),
+            *("ret", "arg", "stack_bytes", "path_bytes", "ino", "dev", "exhausted"),
+            *("group", "gen", "birth", "caller", "exec_id", "tid", "uid", "fd", "comm"),
         ),
     ),
     "last_event": (LAST, (*_HEAD_FIELDS, "group", "gen", "birth", "count", "truncated")),
@@ -222,23 +222,25 @@ _stacks = st.one_of(
     ),
     st.builds(lambda error, caller: RawStack(b"", caller, error), st.integers(-4095, -1), _U64),
 )
-_calls = st.builds(
-    CallEvent,
+_callers = st.builds(
+    Caller,
     op=st.sampled_from([op.value for op in (Op.INIT, Op.ADD, Op.RM)]),
-    tgid=_U32,
-    ts=_U64,
-    group=_U64,
-    gen=_U64,
-    birth=_U64,
+    process=st.builds(Process, _U32, _U64),
+    instance=st.builds(Instance, _U64, _U64),
     exec_id=_U32,
     tid=_U32,
     uid=_U32,
     fd=_S32,
+    comm=st.binary(max_size=16).filter(lambda comm: b"\0" not in comm),
+    stack=_stacks,
+)
+_calls = st.builds(
+    CallEvent,
+    ts=_U64,
+    caller=_callers,
     ret=_S32,
     arg=_U32,
-    comm=st.binary(max_size=16).filter(lambda comm: b"\0" not in comm),
     path=st.none() | st.binary(max_size=199),
-    stack=_stacks,
     ino=_U64,
     dev=_U32,
     exhausted=st.integers(0, 2),
@@ -305,7 +307,7 @@ _near = st.tuples(st.integers(-20, 90), st.integers(-20, 90)) | st.tuples(_S32, 
     st.binary(max_size=300)
     | st.builds(lambda op, rest: op.to_bytes(4, "little") + rest, _kinds, st.binary(max_size=300))
     | st.builds(
-        lambda op, lengths, tail: CALL.pack(op, *range(13), *lengths, 0, 0, b"agent") + tail,
+        lambda op, lengths, tail: CALL.pack(op, 1, 2, 3, 4, *lengths, *range(11), b"agent") + tail,
         st.sampled_from([1, 2, 3]),
         _near,
         st.integers(0, 150).map(bytes),
@@ -317,7 +319,7 @@ def test_any_bytes_decode_or_are_a_wire_error(record: bytes) -> None:
     except WireError:
         return
     if isinstance(event, CallEvent):
-        assert len(event.stack.addresses()) * 8 == len(event.stack.frames)
+        assert len(event.caller.stack.addresses()) * 8 == len(event.caller.stack.frames)
 
 
 @given(st.binary(max_size=3 * HOLDER.size))
@@ -343,7 +345,7 @@ def test_one_byte_less_is_an_error() -> None:
 
 
 def test_half_a_frame_is_an_error() -> None:
-    event = add(17, 5)._replace(stack=RawStack(b"\1" * 12, 0, 0), path=b"/")
+    event = add(17, 5, stack=RawStack(b"\1" * 12, 0, 0), path=b"/")
 
     with pytest.raises(WireError, match="12 bytes of frames"):
         decode(call_record(event))
@@ -355,18 +357,19 @@ def test_an_unknown_kind_is_named() -> None:
 
 
 def test_an_unread_stack_is_told_by_its_errno() -> None:
-    record = call_record(add(17, 5)._replace(stack=RawStack(b"", 0xCA11, -errno.EFAULT)))
+    record = call_record(add(17, 5, stack=RawStack(b"", 0xCA11, -errno.EFAULT)))
 
     event = decode(record)
 
     assert isinstance(event, CallEvent)
-    assert event.stack == RawStack(b"", 0xCA11, -errno.EFAULT)
+    assert event.caller.stack == RawStack(b"", 0xCA11, -errno.EFAULT)
     assert event.path == b"/run/secrets/5"
 
 
 def test_an_unread_path_is_none_and_not_empty() -> None:
     unread = bytearray(call_record(add(17, 5)._replace(path=None)))
-    unread[CALL.size - 20 : CALL.size - 16] = (-errno.EFAULT).to_bytes(4, "little", signed=True)
+    # struct call_event in bpf/wire.h
+    unread[28:32] = (-errno.EFAULT).to_bytes(4, "little", signed=True)
 
     assert decode(bytes(unread)).path is None  # type: ignore[union-attr]
     assert decode(call_record(add(17, 5)._replace(path=b""))).path == b""  # type: ignore[union-attr]
@@ -377,7 +380,7 @@ def test_an_unread_path_is_none_and_not_empty() -> None:
     [(b"agent", b"agent"), (b"sixteen bytes!!!", b"sixteen bytes!!!"), (b"a\0left over", b"a")],
 )
 def test_comm_ends_at_its_nul_if_it_has_one(comm: bytes, decoded: bytes) -> None:
-    assert decode(call_record(add(17, 5, comm=comm))).comm == decoded  # type: ignore[union-attr]
+    assert decode(call_record(add(17, 5, comm=comm))).caller.comm == decoded  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -385,12 +388,12 @@ def test_comm_ends_at_its_nul_if_it_has_one(comm: bytes, decoded: bytes) -> None
 )
 def test_paths_stay_byte_exact(path: bytes) -> None:
     frames = bytes(range(64))
-    event = add(17, 5, path=path)._replace(stack=RawStack(frames, 0, 0))
+    event = add(17, 5, path=path, stack=RawStack(frames, 0, 0))
 
     decoded = decode(call_record(event, padding=5))
 
     assert isinstance(decoded, CallEvent)
-    assert (decoded.path, decoded.stack.frames) == (path, frames)
+    assert (decoded.path, decoded.caller.stack.frames) == (path, frames)
 
 
 def test_frames_are_innermost_first() -> None:
@@ -409,13 +412,17 @@ def test_the_descriptor_of_an_add_is_its_result_and_of_a_removal_its_argument() 
     assert rm(1, -(2**31)).wd == -(2**31)
 
 
-def test_events_name_their_process_and_instance() -> None:
-    event = add(1, 23)
-
-    assert (event.process, event.instance) == (AGENT, FIRST)
+def test_events_name_their_instance() -> None:
     assert last(1, [23]).instance == gone(1, 23).instance == closed(1).instance == FIRST
-    assert event._replace(birth=8).process == Process(AGENT.pid, 8)
-    assert event._replace(gen=101).instance == Instance(FIRST.group, 101)
+
+
+def test_the_same_caller_is_the_same_object() -> None:
+    """GIVEN calls that differ in result and path only WHEN decoded THEN who called is shared."""
+    one, other = (decode(call_record(add(ts, ts, path=b"/%d" % ts))) for ts in (1, 2))
+    third = decode(call_record(add(3, 3, fd=4)))
+
+    assert one.caller is other.caller  # type: ignore[union-attr]
+    assert third.caller.fd == 4  # type: ignore[union-attr]
 
 
 def test_holders_are_whole_rows() -> None:
@@ -451,7 +458,7 @@ def test_a_refused_call_is_as_it_was() -> None:
 def test_a_refused_call_without_its_frames_says_so() -> None:
     event = add(111, 7, stack=RawStack(bytes(range(16)), 0x1234, 0))
 
-    stack = decode_spilled(_spilled(event), b"").stack
+    stack = decode_spilled(_spilled(event), b"").caller.stack
     assert (stack.frames, stack.error) == (b"", -errno.ENOBUFS)
 
 
@@ -469,4 +476,4 @@ def test_any_bytes_are_a_refused_call_or_a_wire_error(value: bytes, frames: byte
         event = decode_spilled(value, frames)
     except WireError:
         return
-    assert len(event.stack.addresses()) * 8 == len(event.stack.frames)
+    assert len(event.caller.stack.addresses()) * 8 == len(event.caller.stack.frames)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tracer.core.events import IN_ONESHOT, CallEvent, Instance, Process
+from tracer.core.events import IN_ONESHOT, Caller, CallEvent, Instance, Process
 from tracer.core.stack import Stack
 from tracer.core.walk import HolderFd, Target
 
@@ -259,7 +259,7 @@ class Accounts:
         self.ended: dict[bytes, EndedProcesses] = {}
         self.sites: dict[Place, Site] = {}
         self.failures: Counter[Failure] = Counter()
-        self._sites_by_stack: dict[tuple[int, bytes, int, int, int], tuple[Stack, Site]] = {}
+        self._sites_of_callers: dict[tuple[int, int], tuple[Caller, Stack, Site]] = {}
 
     def process(self, process: Process) -> ProcessAccount:
         account = self.processes.get(process)
@@ -267,36 +267,38 @@ class Accounts:
             account = self.processes[process] = ProcessAccount(process)
         return account
 
-    def caller(self, event: CallEvent) -> ProcessAccount:
-        """The account of the process that made the call."""
-        account = self.process(event.process)
-        account.name = account.name or event.comm
-        account.comm = event.comm
-        account.uid = event.uid
+    def caller(self, caller: Caller) -> ProcessAccount:
+        """The account of the process that made a call."""
+        account = self.process(caller.process)
+        account.name = account.name or caller.comm
+        account.comm = caller.comm
+        account.uid = caller.uid
         return account
 
     def fail(self, event: CallEvent, account: ProcessAccount) -> None:
         account.failed += 1
-        kind = Failure(event.op, -event.ret, event.process, event.comm, event.exhausted)
+        caller = event.caller
+        kind = Failure(caller.op, -event.ret, caller.process, caller.comm, event.exhausted)
         if kind not in self.failures and len(self.failures) >= _FAILURES_MAX:
             kind = kind._replace(process=None, comm=OTHERS)
         self.failures[kind] += 1
 
-    def site(self, stack: Stack, event: CallEvent, account: ProcessAccount) -> Site:
-        """The site of a call; resolvers give the same object for the same stack, most times."""
-        quick = (event.op, event.comm, event.tgid, event.birth, id(stack))
-        found = self._sites_by_stack.get(quick)
+    def site(self, stack: Stack, caller: Caller, account: ProcessAccount) -> Site:
+        """The site of a call; the same caller and stack come as the same objects, most times."""
+        quick = (id(caller), id(stack))
+        found = self._sites_of_callers.get(quick)
         if found is None:
-            if len(self._sites_by_stack) >= _QUICK_SITES_MAX:
-                self._sites_by_stack.clear()
-            place = _place(stack, event, account)
+            if len(self._sites_of_callers) >= _QUICK_SITES_MAX:
+                self._sites_of_callers.clear()
+            place = _place(stack, caller, account)
             site = self.sites.get(place)
             if site is None:
-                site = self.sites[place] = Site(place, stack, event.comm)
-            # with the stack itself, since an id is only unique while its object lives
-            found = self._sites_by_stack[quick] = stack, site
-        found[1].comm = event.comm
-        return found[1]
+                site = self.sites[place] = Site(place, stack, caller.comm)
+            # with the objects themselves, since an id is only unique while its object lives
+            found = self._sites_of_callers[quick] = caller, stack, site
+        site = found[2]
+        site.comm = caller.comm
+        return site
 
     def fold(self, processes: Iterable[Process]) -> None:
         """Sum up by name what these did; nothing live may refer to them."""
@@ -334,14 +336,14 @@ class Accounts:
                 into = self.sites[folded] = Site(folded, site.stack, name)
             into.added += site.added
             into.removed.update(site.removed)
-        self._sites_by_stack.clear()
+        self._sites_of_callers.clear()
 
 
-def _place(stack: Stack, event: CallEvent, account: ProcessAccount) -> Place:
-    op = int(event.op)
+def _place(stack: Stack, caller: Caller, account: ProcessAccount) -> Place:
+    op = int(caller.op)
     if not stack.frames:
         # there is no place in the code to share: keep processes apart
-        return Place(op, event.comm, event.process, stack.reason)
+        return Place(op, caller.comm, caller.process, stack.reason)
     return Place(op, b"" if _names_program(stack) else account.name, None, stack.identity)
 
 

@@ -50,10 +50,6 @@ class Instance(NamedTuple):
     gen: int
 
 
-# past the __new__ of a NamedTuple, which is Python: these are made for every call of a flood
-_make_process, _make_instance = Process._make, Instance._make
-
-
 class RawStack(NamedTuple):
     """
     A user stack as the kernel collected it.
@@ -74,45 +70,49 @@ class RawStack(NamedTuple):
 NO_STACK = RawStack(b"", 0, 0)
 
 
+class Caller(NamedTuple):
+    """
+    Who called from where, and on which instance: what a flood of calls has in common.
+
+    `comm` is raw bytes.
+    """
+
+    op: int
+    process: Process
+    instance: Instance
+    exec_id: int
+    tid: int
+    uid: int
+    fd: int
+    comm: bytes
+    stack: RawStack
+
+
 class CallEvent(NamedTuple):
     """
-    One finished inotify call. Times are nanoseconds; `path` and `comm` are raw bytes.
+    One finished inotify call. Times are nanoseconds; `path` is raw bytes.
 
     `ino` and `dev` (kernel dev_t) are what a new watch is on; 0 if that could not be told.
     `exhausted` is one of Exhausted.
     """
 
-    op: int
-    tgid: int
     ts: int
-    group: int
-    gen: int
-    birth: int
-    exec_id: int
-    tid: int
-    uid: int
-    fd: int
+    caller: Caller
     ret: int
     arg: int
-    comm: bytes
     path: bytes | None
-    stack: RawStack
     ino: int = 0
     dev: int = 0
     exhausted: int = Exhausted.UNKNOWN
 
     @property
-    def process(self) -> Process:
-        return _make_process((self.tgid, self.birth))
-
-    @property
-    def instance(self) -> Instance:
-        return _make_instance((self.group, self.gen))
+    def op(self) -> int:
+        return self.caller.op
 
     @property
     def wd(self) -> int:
         """The watch descriptor of a successful add or of a removal."""
-        if self.op == Op.ADD:
+        if self.caller.op == Op.ADD:
             return self.ret
         return self.arg if self.arg < 1 << 31 else self.arg - (1 << 32)
 

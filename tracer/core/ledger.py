@@ -84,17 +84,18 @@ class Ledger:
 
     def apply(self, event: CallEvent, stack: Stack) -> None:
         """One finished call; `stack` is its symbolized stack."""
-        account = self.accounts.caller(event)
+        caller = event.caller
+        account = self.accounts.caller(caller)
         if event.ret < 0:
             self.accounts.fail(event, account)
-        elif not event.group:
+        elif not caller.instance.group:
             # another thread closed the descriptor meanwhile: the next walk tells what remained
             return
-        elif departure := self._departures.of(event.instance, _wd_of(event)):
+        elif departure := self._departures.of(caller.instance, _wd_of(event)):
             self._apply_late(event, account, stack, departure)
-        elif event.op == Op.INIT:
+        elif caller.op == Op.INIT:
             self._open(event, account, stack)
-        elif event.op == Op.ADD:
+        elif caller.op == Op.ADD:
             self._add(event, account, stack)
         else:
             self._remove_by_call(event)
@@ -145,20 +146,21 @@ class Ledger:
         self, event: CallEvent, process: ProcessAccount, stack: Stack, departure: Departure
     ) -> None:
         """A call that ended, or was told, only after what it speaks of had gone."""
-        if event.op != Op.ADD:
+        if event.caller.op != Op.ADD:
             return
         if departure.was_live:
             process.updated += 1
             self.totals.updated += 1
             return
-        site = self.accounts.site(stack, event, process)
+        site = self.accounts.site(stack, event.caller, process)
         site.added += 1
         site.removed[departure.cause] += 1
         process.added += 1
         process.removed[departure.cause] += 1
         self.totals.added += 1
         self.totals.removed[departure.cause] += 1
-        self._departures.note(event.ts, event.instance, event.wd, departure._replace(was_live=True))
+        departure = departure._replace(was_live=True)
+        self._departures.note(event.ts, event.caller.instance, event.wd, departure)
 
     def forget_removals(self, before: int) -> None:
         """Drop the memory of removals that no late event can contradict any more."""
@@ -170,47 +172,50 @@ class Ledger:
                 del account.removed_at[wd]
 
     def _open(self, event: CallEvent, process: ProcessAccount, stack: Stack) -> None:
-        account = self._instance(event.instance, event.ts)
+        caller = event.caller
+        account = self._instance(caller.instance, event.ts)
         account.opener = process
-        account.opening_site = self.accounts.site(stack, event, process)
-        account.holders = (HolderFd(event.process, event.ret),)
+        account.opening_site = self.accounts.site(stack, caller, process)
+        account.holders = (HolderFd(caller.process, event.ret),)
 
     def _add(self, event: CallEvent, process: ProcessAccount, stack: Stack) -> None:
-        account = self._instance(event.instance, event.ts)
-        watch = account.watches.get(event.wd)
+        ts, wd = event.ts, event.ret
+        account = self._instance(event.caller.instance, ts)
+        watch = account.watches.get(wd)
         if watch is not None and _was_found_first(watch, event):
             self._disown(account, watch)
         elif watch is not None:
-            watch.touched = max(watch.touched, event.ts)
+            watch.touched = max(watch.touched, ts)
             watch.is_oneshot = bool(event.arg & IN_ONESHOT) or (
                 watch.is_oneshot and bool(event.arg & IN_MASK_ADD)
             )
             process.updated += 1
             self.totals.updated += 1
             return
-        site = self.accounts.site(stack, event, process)
+        site = self.accounts.site(stack, event.caller, process)
         site.added += 1
         process.added += 1
         self.totals.added += 1
-        target = Target(event.dev, event.ino) if event.ino else None
-        watch = Watch(
-            event.wd, Origin.TRACED, process, event.ts, event.arg, site, event.path, target
-        )
-        if account.removed_at.get(event.wd, 0) > event.ts:
+        if account.removed_at.get(wd, 0) > ts:
             # its removal was drained before it
             site.removed[Cause.RM_WATCH] += 1
             process.removed[Cause.RM_WATCH] += 1
             self.totals.removed[Cause.RM_WATCH] += 1
-        else:
-            self._enter(account, watch)
+            return
+        target = Target(event.dev, event.ino) if event.ino else None
+        self._enter(
+            account,
+            Watch(wd, Origin.TRACED, process, ts, event.arg, site, event.path, target),
+        )
 
     def _remove_by_call(self, event: CallEvent) -> None:
-        account = self._instance(event.instance, event.ts)
-        account.removed_at[event.wd] = event.ts
-        self._removals.append((event.ts, account, event.wd))
-        watch = account.watches.get(event.wd)
+        ts, wd = event.ts, event.wd
+        account = self._instance(event.caller.instance, ts)
+        account.removed_at[wd] = ts
+        self._removals.append((ts, account, wd))
+        watch = account.watches.get(wd)
         # without a watch: its add is still to come, or a walk has counted it as gone
-        if watch is not None and watch.touched <= event.ts:
+        if watch is not None and watch.touched <= ts:
             self._leave(account, watch, Cause.RM_WATCH)
 
     # the kernel's list
@@ -416,7 +421,7 @@ _NO_ACCOUNT = InstanceAccount(Instance(0, 0), 0)
 
 
 def _wd_of(event: CallEvent) -> int | None:
-    return None if event.op == Op.INIT else event.wd
+    return None if event.caller.op == Op.INIT else event.wd
 
 
 def _was_found_first(watch: Watch, event: CallEvent) -> bool:

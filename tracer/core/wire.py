@@ -9,10 +9,12 @@ from __future__ import annotations
 import enum
 import errno
 import struct
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import NamedTuple
 
 from tracer.core.events import (
     NO_STACK,
+    Caller,
     CallEvent,
     ClosedEvent,
     Event,
@@ -25,7 +27,9 @@ from tracer.core.events import (
 )
 
 HEAD = struct.Struct("=IIQ")
-CALL = struct.Struct("=IIQQQQQQIIIiiIiiII16s")
+_CALL = struct.Struct("=IIQiIiiQII")
+_CALLER = struct.Struct("=QQQQIIIi16s")
+CALL = struct.Struct(_CALL.format + _CALLER.format[1:])
 LAST = struct.Struct("=IIQQQQII")
 GONE = struct.Struct("=IIQQQii")
 CLOSED = struct.Struct("=IIQQQ")
@@ -42,6 +46,8 @@ ARRIVAL = struct.Struct("=QII")
 COMM_BYTES_MAX = 15
 
 _FRAME_BYTES = 8
+# How many are remembered; each takes about a kilobyte.
+_CALLERS_MAX = 16384
 _CALLS = frozenset({int(Op.INIT), int(Op.ADD), int(Op.RM)})
 
 
@@ -185,74 +191,54 @@ def decode_spilled(value: bytes, frames: bytes) -> CallEvent:
     if len(value) != SPILLED.size:
         raise WireError(f"spilled call of {len(value)} bytes")
     call, _, path = SPILLED.unpack(value)
-    facts = CALL.unpack(call)
-    stack_bytes, path_bytes = facts[_STACK_BYTES], facts[_PATH_BYTES]
+    op, tgid, ts, ret, arg, stack_bytes, path_bytes, ino, dev, exhausted = _CALL.unpack_from(call)
     if stack_bytes > 0 and stack_bytes % _FRAME_BYTES:
         raise WireError(f"spilled call with {stack_bytes} bytes of frames")
     if stack_bytes > len(frames):
         stack_bytes, frames = -errno.ENOBUFS, b""
-    kept = 0 < path_bytes <= len(path)
-    return _call_event(
-        facts,
-        frames[: max(stack_bytes, 0)],
-        min(stack_bytes, 0),
-        path[: path_bytes - 1] if kept else None,
+    caller = _caller(
+        op, tgid, min(stack_bytes, 0), call[_CALL.size :] + frames[: max(stack_bytes, 0)]
     )
+    kept = path[: path_bytes - 1] if 0 < path_bytes <= len(path) else None
+    return CallEvent(ts, caller, ret, arg, kept, ino, dev, exhausted)
 
 
 def _decode_call(record: bytes) -> CallEvent:
-    size = len(record)
-    if size < CALL.size:
-        raise WireError(f"call of {size} bytes")
-    facts = CALL.unpack_from(record)
-    stack_bytes, path_bytes = facts[_STACK_BYTES], facts[_PATH_BYTES]
-    end = path_at = CALL.size
+    if len(record) < CALL.size:
+        raise WireError(f"call of {len(record)} bytes")
+    op, tgid, ts, ret, arg, stack_bytes, path_bytes, ino, dev, exhausted = _CALL.unpack_from(record)
+    path_at = CALL.size
     if stack_bytes > 0:
         if stack_bytes % _FRAME_BYTES:
             raise WireError(f"call with {stack_bytes} bytes of frames")
-        end = path_at = path_at + stack_bytes
-    if path_bytes > 0:
-        end += path_bytes
-    if size < end:
-        raise WireError(f"call of {size} bytes holds {end}")
-    return _call_event(
-        facts,
-        record[CALL.size : path_at],
-        stack_bytes if stack_bytes < 0 else 0,
-        record[path_at : end - 1] if path_bytes > 0 else None,
-    )
+        path_at += stack_bytes
+    end = path_at + path_bytes if path_bytes > 0 else path_at
+    if len(record) < end:
+        raise WireError(f"call of {len(record)} bytes holds {end}")
+    caller = _caller(op, tgid, stack_bytes if stack_bytes < 0 else 0, record[_CALL.size : path_at])
+    path = record[path_at : end - 1] if path_bytes > 0 else None
+    return _make_event((ts, caller, ret, arg, path, ino, dev, exhausted))
 
 
-# where these stand among the fields of CALL
-_STACK_BYTES, _PATH_BYTES = 14, 15
 # past the __new__ of a NamedTuple, which is Python: this runs for every call of a flood
 _make_event = CallEvent._make
 
 
-def _call_event(facts: tuple[Any, ...], frames: bytes, error: int, path: bytes | None) -> CallEvent:
-    op, tgid, ts, group, gen, birth, caller, ino, exec_id, tid, uid, fd, ret, arg, *_ = facts
-    stack = RawStack(frames, caller, error) if frames or error else NO_STACK
-    return _make_event(
-        (
-            op,
-            tgid,
-            ts,
-            group,
-            gen,
-            birth,
-            exec_id,
-            tid,
-            uid,
-            fd,
-            ret,
-            arg,
-            facts[-1].partition(b"\0")[0],
-            path,
-            stack,
-            ino,
-            facts[-3],
-            facts[-2],
-        )
+@lru_cache(maxsize=_CALLERS_MAX)
+def _caller(op: int, tgid: int, error: int, facts: bytes) -> Caller:
+    """The same object for the same facts, as long as they are in use."""
+    group, gen, birth, caller, exec_id, tid, uid, fd, comm = _CALLER.unpack_from(facts)
+    frames = facts[_CALLER.size :]
+    return Caller(
+        op=op,
+        process=Process(tgid, birth),
+        instance=Instance(group, gen),
+        exec_id=exec_id,
+        tid=tid,
+        uid=uid,
+        fd=fd,
+        comm=comm.partition(b"\0")[0],
+        stack=RawStack(frames, caller, error) if frames or error else NO_STACK,
     )
 
 

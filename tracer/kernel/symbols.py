@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache
 from typing import NamedTuple
 
-from tracer.core.events import CallEvent, errno_name
+from tracer.core.events import Caller, CallEvent, errno_name
 from tracer.core.stack import Frame, Stack, StackState, is_runtime, is_runtime_module, missing
 from tracer.core.wire import Arrival
 from tracer.kernel.elf import SymbolTable
@@ -172,20 +172,31 @@ class BccStacks:
         # most programs have the libc that inotrace has: read it before a process needs it
         _Image(_ImageKey(os.getpid(), 0, 0), self._tables).close()
         self._images: OrderedDict[_ImageKey, _Image] = OrderedDict()
-        self._stacks: dict[tuple[int, int, int, bytes, int], Stack] = {}
+        self._stacks: dict[tuple[_ImageKey, bytes, int], Stack] = {}
+        self._of_callers: dict[int, tuple[Caller, Stack]] = {}
 
     def meet(self, arrival: Arrival) -> None:
         with self._lock:
             self._image(_ImageKey(arrival.tgid, arrival.birth, arrival.exec_id))
 
     def resolve(self, event: CallEvent) -> Stack:
-        raw = event.stack
+        caller = event.caller
+        known = self._of_callers.get(id(caller))
+        if known is None:
+            if len(self._of_callers) >= _STACKS_MAX:
+                self._of_callers.clear()
+            # with the caller itself, since an id is only unique while its object lives
+            known = self._of_callers[id(caller)] = caller, self._stack(caller)
+        return known[1]
+
+    def _stack(self, caller: Caller) -> Stack:
+        raw = caller.stack
         if not raw.frames:
             return _without_frames(raw.error)
-        key = (event.tgid, event.birth, event.exec_id, raw.frames, raw.caller)
+        image_key = _ImageKey(*caller.process, caller.exec_id)
+        key = (image_key, raw.frames, raw.caller)
         stack = self._stacks.get(key)
         if stack is None:
-            image_key = _ImageKey(event.tgid, event.birth, event.exec_id)
             if len(self._stacks) >= _STACKS_MAX:
                 self._stacks.clear()
             with self._lock:

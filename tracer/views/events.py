@@ -76,8 +76,8 @@ class Lines:
     def call(self, event: CallEvent, stack: Stack) -> str:
         line = _COLUMNS.format(
             self._clock.text(event.ts),
-            event.tgid,
-            printable(event.comm),
+            event.caller.process.pid,
+            printable(event.caller.comm),
             _SHORT_CALLS[Op(event.op)],
             _instance_fd(event),
             _result(event),
@@ -113,12 +113,12 @@ class JsonLines:
         call: dict[str, Any] = {
             "time": round(self._clock.seconds(event.ts), 6),
             "monotonic_ns": event.ts,
-            "pid": event.tgid,
-            "tid": event.tid,
-            "uid": event.uid,
-            "comm": decoded(event.comm),
+            "pid": event.caller.process.pid,
+            "tid": event.caller.tid,
+            "uid": event.caller.uid,
+            "comm": decoded(event.caller.comm),
             "call": CALL_NAMES[Op(event.op)],
-            "fd": event.fd,
+            "fd": event.caller.fd,
             "ret": event.ret,
             "errno": errno_name(event.ret) if event.ret < 0 else None,
             "wd": _wd(event),
@@ -152,7 +152,7 @@ def _wd(event: CallEvent) -> int | None:
 
 
 def _instance_fd(event: CallEvent) -> str:
-    return str(event.fd) if event.fd >= 0 else "-"
+    return str(event.caller.fd) if event.caller.fd >= 0 else "-"
 
 
 def _result(event: CallEvent) -> str:
