@@ -20,30 +20,29 @@ struct arguments {
 
 static __always_inline struct arguments native_arguments(void)
 {
-	u64 regs = user_registers();
-	struct arguments args = {
-		.first = read_u64(regs + offsetof(struct pt_regs, di)),
-		.second = read_u64(regs + offsetof(struct pt_regs, si)),
-		.third = read_u64(regs + offsetof(struct pt_regs, dx)),
-		.sp = read_u64(regs + offsetof(struct pt_regs, sp)),
-		.word = 8,
-	};
+	struct arguments args = { .word = 8 };
+	struct pt_regs regs = {};
 
+	read_registers(&regs);
+	args.first = regs.di;
+	args.second = regs.si;
+	args.third = regs.dx;
+	args.sp = regs.sp;
 	return args;
 }
 
 /* of a 32-bit call, which a 64-bit program may make as well */
 static __always_inline struct arguments compat_arguments(void)
 {
-	u64 regs = user_registers();
-	struct arguments args = {
-		.first = read_u32(regs + offsetof(struct pt_regs, bx)),
-		.second = read_u32(regs + offsetof(struct pt_regs, cx)),
-		.third = read_u32(regs + offsetof(struct pt_regs, dx)),
-		.sp = read_u64(regs + offsetof(struct pt_regs, sp)),
-		.word = read_u64(regs + offsetof(struct pt_regs, cs)) == USER32_CS ? 4 : 8,
-	};
+	struct arguments args = {};
+	struct pt_regs regs = {};
 
+	read_registers(&regs);
+	args.first = (u32)regs.bx;
+	args.second = (u32)regs.cx;
+	args.third = (u32)regs.dx;
+	args.sp = regs.sp;
+	args.word = regs.cs == USER32_CS ? 4 : 8;
 	return args;
 }
 

@@ -23,10 +23,10 @@ static __always_inline bool is_being_closed(u64 group)
 /* no 32-bit call of this number is left that could remove a watch */
 static __always_inline bool is_told_by_call(u32 wd)
 {
-	u64 regs = user_registers();
+	struct pt_regs regs = {};
 
-	return read_u64(regs + offsetof(struct pt_regs, orig_ax)) == NR_INOTIFY_RM_WATCH &&
-	       read_u32(regs + offsetof(struct pt_regs, si)) == wd &&
+	read_registers(&regs);
+	return regs.orig_ax == NR_INOTIFY_RM_WATCH && (u32)regs.si == wd &&
 	       in_scope(bpf_get_current_task(), bpf_get_current_pid_tgid() >> 32);
 }
 

@@ -89,6 +89,11 @@ class Feed:
         doorbell = self.probe.doorbell
         return doorbell is not None and doorbell.rang_at() > ts
 
+    @property
+    def is_rushing(self) -> bool:
+        """Whether a burst of calls is on its way, better worked on when it is over."""
+        return self._stream.is_rushing
+
     def ready(self, within_s: float) -> Iterator[list[Traced]]:
         """The events whose place in time is certain, in portions, for `within_s` at most."""
         ends = time.monotonic() + within_s

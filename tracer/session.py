@@ -122,6 +122,8 @@ class Session:
 
     def step(self) -> None:
         """Take in what happened, and compare with the kernel when it is time to."""
+        if self._feed.is_rushing:
+            return
         for events in self._feed.ready(within_s=_STEP_S):
             self._apply(events)
             if events:

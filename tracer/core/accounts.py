@@ -134,7 +134,8 @@ class Watch:
     """
     One live watch.
 
-    `touched` is the time of the last event that spoke of it: what a walk older than that says
+    `place` is the target as one number, a third of what the tuple takes, or None until a walk
+    told. `touched` is the time of the last event that spoke of it: what a walk older than that says
     does not count. `at_exit` is when a holder last ended with the watch still there. A million
     of these may be live: see tests/bench/memory.py before adding a field.
     """
@@ -172,8 +173,7 @@ class Watch:
         self.added_at = added_at
         self.touched = added_at
         self.at_exit = 0
-        self.place: int | None = None
-        self.target = target
+        self.place = None if target is None else place_of(*target)
 
     @property
     def target(self) -> Target | None:
@@ -182,10 +182,9 @@ class Watch:
             return None
         return Target(self.place >> _INO_BITS, self.place & (1 << _INO_BITS) - 1)
 
-    @target.setter
-    def target(self, target: Target | None) -> None:
-        # a third of what the tuple takes, for each of perhaps a million watches
-        self.place = None if target is None else target.dev << _INO_BITS | target.ino
+
+def place_of(dev: int, ino: int) -> int:
+    return dev << _INO_BITS | ino
 
 
 class InstanceAccount:

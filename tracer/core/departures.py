@@ -41,9 +41,6 @@ class Departures:
 
     def of(self, instance: Instance, wd: int | None) -> Departure | None:
         """How the watch went, by itself or with its instance; None if it did not."""
-        if not self._known:
-            # which they are in a mode that tells of no removals, for every call of a flood
-            return None
         return self._known.get((instance, wd)) or self._known.get((instance, None))
 
     def forget(self, before: int) -> None:

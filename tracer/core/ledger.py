@@ -19,6 +19,7 @@ from tracer.core.accounts import (
     ProcessAccount,
     Totals,
     Watch,
+    place_of,
 )
 from tracer.core.departures import Departure, Departures
 from tracer.core.events import (
@@ -33,7 +34,7 @@ from tracer.core.events import (
     Process,
 )
 from tracer.core.stack import Stack
-from tracer.core.walk import Hidden, HolderFd, KernelWatch, Target, Walk, WatchRows
+from tracer.core.walk import Hidden, HolderFd, KernelWatch, Walk, WatchRows
 
 # How long a removed descriptor is remembered, so that its add, should it arrive late, does not
 # come back to life. Far above the order's slack.
@@ -91,7 +92,9 @@ class Ledger:
         elif not caller.instance.group:
             # another thread closed the descriptor meanwhile: the next walk tells what remained
             return
-        elif departure := self._departures.of(caller.instance, _wd_of(event)):
+        elif self._departures and (
+            departure := self._departures.of(caller.instance, _wd_of(event))
+        ):
             self._apply_late(event, account, stack, departure)
         elif caller.op == Op.INIT:
             self._open(event, account, stack)
@@ -202,11 +205,10 @@ class Ledger:
             process.removed[Cause.RM_WATCH] += 1
             self.totals.removed[Cause.RM_WATCH] += 1
             return
-        target = Target(event.dev, event.ino) if event.ino else None
-        self._enter(
-            account,
-            Watch(wd, Origin.TRACED, process, ts, event.arg, site, event.path, target),
-        )
+        watch = Watch(wd, Origin.TRACED, process, ts, event.arg, site, event.path)
+        if event.ino:
+            watch.place = place_of(event.dev, event.ino)
+        self._enter(account, watch)
 
     def _remove_by_call(self, event: CallEvent) -> None:
         ts, wd = event.ts, event.wd
@@ -331,7 +333,7 @@ class Ledger:
     def _learn_targets(self, account: InstanceAccount, watches: WatchRows) -> None:
         for wd, kernel_watch in watches.only(account.without_target.copy()):
             account.without_target.discard(wd)
-            account.watches[wd].target = kernel_watch.target
+            account.watches[wd].place = place_of(kernel_watch.dev, kernel_watch.ino)
 
     # processes
 
@@ -368,7 +370,7 @@ class Ledger:
 
     def _enter(self, account: InstanceAccount, watch: Watch) -> None:
         account.watches[watch.wd] = watch
-        if watch.target is None:
+        if watch.place is None:
             account.without_target.add(watch.wd)
         watch.owner.live += 1
         watch.owner.baseline += watch.origin is Origin.BASELINE

@@ -26,6 +26,8 @@ _LOOK_AT_CPUS_EVERY_S = 0.5
 # What nobody has taken yet. Beyond this the thread stops draining and the kernel counts losses:
 # a loss that is told is better than a tracer that eats the node's memory.
 _BACKLOG_BYTES_MAX = 64 << 20
+# What comes in one round of a burst: some 100,000 calls a second.
+_RUSH_BYTES = 256 << 10
 
 
 class Round(NamedTuple):
@@ -54,6 +56,7 @@ class Stream:
         self._lock = threading.Condition()
         self._rounds: deque[Round] = deque()
         self._backlog = 0
+        self._last_round = 0
         self._drained_until = 0
         self._failure: BaseException | None = None
         self._stop = threading.Event()
@@ -87,6 +90,15 @@ class Stream:
             taken = self._rounds.popleft()
             self._backlog -= sum(map(len, taken.contents))
             return taken
+
+    @property
+    def is_rushing(self) -> bool:
+        """
+        Whether so much comes right now that the processors are better left to who makes it.
+
+        Not for long: what comes must be worked on before no more of it can be kept.
+        """
+        return self._last_round > _RUSH_BYTES and self._backlog < _BACKLOG_BYTES_MAX // 2
 
     def wait_drained(self, ts: int, timeout: float = 5.0) -> bool:
         """Wait until all that happened before `ts` can be taken; False on time-out."""
@@ -153,9 +165,10 @@ class Stream:
             content for rings in self._rings.values() for ring in rings if (content := ring.take())
         ]
         with self._lock:
+            self._last_round = sum(map(len, contents))
             if contents:
                 self._rounds.append(Round(contents, before))
-                self._backlog += sum(map(len, contents))
+                self._backlog += self._last_round
             self._drained_until = before
             self._lock.notify_all()
 
