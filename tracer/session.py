@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from tracer.core.comparison import Difference
 from tracer.core.events import CallEvent, ClosedEvent, GoneEvent, Process
-from tracer.core.ledger import Difference, Ledger
+from tracer.core.ledger import Ledger
 from tracer.core.order import SLACK_NS, Traced
 from tracer.core.report import Report
 from tracer.core.walk import Charge, Walk, WalkedInstance

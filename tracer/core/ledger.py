@@ -8,8 +8,7 @@ follows what is live and not what has happened.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
 
 from tracer.core.accounts import (
     Accounts,
@@ -21,6 +20,7 @@ from tracer.core.accounts import (
     Watch,
     place_of,
 )
+from tracer.core.comparison import Difference, InFlight, difference
 from tracer.core.departures import Departure, Departures
 from tracer.core.events import (
     IN_MASK_ADD,
@@ -34,7 +34,7 @@ from tracer.core.events import (
     Process,
 )
 from tracer.core.stack import Stack
-from tracer.core.walk import Hidden, HolderFd, KernelWatch, Walk, WatchRows
+from tracer.core.walk import HolderFd, KernelWatch, Walk, WatchRows
 
 # How long a removed descriptor is remembered, so that its add, should it arrive late, does not
 # come back to life. Far above the order's slack.
@@ -46,17 +46,6 @@ CauseOf = Callable[[Watch], Cause]
 
 def _unknown(_: Watch) -> Cause:
     return Cause.UNKNOWN
-
-
-class Difference(NamedTuple):
-    """Where ledger and kernel disagree, after all events up to the walk's end were applied."""
-
-    closed: tuple[InstanceAccount, ...]
-    gone: tuple[tuple[InstanceAccount, Watch], ...]
-    unlisted: tuple[tuple[Instance, int, KernelWatch], ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.closed or self.gone or self.unlisted)
 
 
 class Ledger:
@@ -77,7 +66,7 @@ class Ledger:
         self._latest: dict[int, Instance] = {}
         self._keep_freed_by_exit = keep_freed_by_exit
         self._has_baseline = False
-        self._hidden_before: Mapping[int, Hidden] = {}
+        self._in_flight = InFlight()
         self._removals: deque[tuple[int, InstanceAccount, int]] = deque()
         self._departures = Departures()
 
@@ -223,49 +212,8 @@ class Ledger:
     # the kernel's list
 
     def difference(self, walk: Walk) -> Difference:
-        """
-        What the kernel says otherwise.
-
-        Only what the walk can know counts: a watch or instance that an event spoke of after it
-        was read is left alone, and so is an instance that could not be read.
-        """
-        closed = tuple(
-            account
-            for key, account in self.instances.items()
-            if key not in walk.instances
-            and _last_touched(account) < walk.began
-            and not self._may_be_in_flight(account, walk)
-        )
-        gone: list[tuple[InstanceAccount, Watch]] = []
-        unlisted: list[tuple[Instance, int, KernelWatch]] = []
-        for key, walked in walk.instances.items():
-            if walked.watches is None:
-                continue
-            account = self.instances.get(key, _NO_ACCOUNT)
-            only_here, only_there = walked.watches.compare(account.watches)
-            for wd in only_here:
-                watch = account.watches[wd]
-                if watch.touched < walked.read_at:
-                    gone.append((account, watch))
-            only_there = {wd for wd in only_there if account.removed_at.get(wd, 0) < walked.read_at}
-            if only_there:
-                unlisted += [(key, wd, one) for wd, one in walked.watches.only(only_there)]
-        return Difference(closed, tuple(gone), tuple(unlisted))
-
-    def _may_be_in_flight(self, account: InstanceAccount, walk: Walk) -> bool:
-        """
-        Whether an instance that is in no table of descriptors may be on its way through a socket.
-
-        Its user is charged for it then, and for its watches. What was hidden in this way before
-        the trace is nothing that the ledger knows.
-        """
-        if account.opener is None or account.opener.uid is None:
-            return False
-        hidden = walk.hidden.get(account.opener.uid, Hidden(0, 0))
-        before = self._hidden_before.get(account.opener.uid, Hidden(0, 0))
-        return hidden.instances > before.instances and hidden.watches - before.watches >= len(
-            account.watches
-        )
+        """What the kernel says otherwise."""
+        return difference(self.instances, walk, self._in_flight)
 
     def reconcile(
         self, walk: Walk, *, baseline: bool = False, cause_of: CauseOf = _unknown
@@ -286,7 +234,7 @@ class Ledger:
         for key, wd, kernel_watch in change.unlisted:
             self._adopt(walk, key, wd, kernel_watch, origin)
         if baseline or not self._has_baseline:
-            self._hidden_before = walk.hidden
+            self._in_flight.was_there(walk)
         self._has_baseline = True
         self._refresh(walk)
         return change
@@ -418,10 +366,6 @@ class Ledger:
         return self._latest.get(key.group, key)
 
 
-# stands for an instance that the ledger does not know
-_NO_ACCOUNT = InstanceAccount(Instance(0, 0), 0)
-
-
 def _wd_of(event: CallEvent) -> int | None:
     return None if event.caller.op == Op.INIT else event.wd
 
@@ -429,11 +373,3 @@ def _wd_of(event: CallEvent) -> int | None:
 def _was_found_first(watch: Watch, event: CallEvent) -> bool:
     """Whether a walk found the watch while the call that adds it was still running."""
     return watch.origin is Origin.UNKNOWN and event.ts - watch.added_at < _REMEMBER_NS
-
-
-def _last_touched(account: InstanceAccount) -> int:
-    return max(
-        account.opened_at,
-        max((watch.touched for watch in account.watches.values()), default=0),
-        max(account.removed_at.values(), default=0),
-    )
