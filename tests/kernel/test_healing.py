@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from harness import Puppet, kernel_watches_of, ledger_watches, process_of, removed, site_of
+from harness import (
+    Puppet,
+    kernel_watches_of,
+    ledger_watches,
+    process_of,
+    removed,
+    site_of,
+    until,
+)
 
 from tracer.core.report import Report
 from tracer.core.verdict import Verdict
@@ -151,3 +159,34 @@ def test_a_cpu_without_a_buffer_loses_nothing(
     assert report.trace.lost == report.trace.healed == 1 + len(folders)
     assert site_of(report_object(report), "leak_secret")["live"] == len(folders)
     assert process_of(report_object(report), puppet.pid)["live"] == len(folders)
+
+
+def test_a_cpu_that_comes_gets_a_buffer_and_one_that_goes_loses_it(
+    puppet: Puppet, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a CPU that comes and goes WHEN used each time THEN every call is told."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("needs two CPUs")
+    online = set(cpus[:1])
+    monkeypatch.setattr(stream, "online_cpus", lambda: frozenset(online))
+    os.sched_setaffinity(puppet.pid, {cpus[1]})
+    with _traced(puppet) as session:
+        rings = session._feed._stream._rings
+        fd = puppet.ok("init")
+        puppet.ok("leak", fd, folders[0])
+        before = session._feed.probe.counters().lost
+
+        online.add(cpus[1])
+        until(lambda: len(rings) == 2, "a buffer for the CPU that came")
+        puppet.ok("leak", fd, folders[1])
+        with_both = session._feed.probe.counters().lost
+
+        online.discard(cpus[1])
+        until(lambda: len(rings) == 1, "the end of the buffer")
+        puppet.ok("leak", fd, folders[2])
+        report = _agreed(session, (puppet.pid, fd))
+
+    assert (before, with_both, report.trace.lost) == (2, 2, 3)
+    assert report.trace.healed == 3
+    assert site_of(report_object(report), "leak_secret")["live"] == 3
