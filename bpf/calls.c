@@ -117,8 +117,18 @@ static __always_inline void identify_target(struct call_event *event)
 	inode = inode_of_mark(mark);
 	if (!inode)
 		return;
+	event->inode = inode;
+	event->detail = read_u32(inode + OFF_INODE_I_GENERATION);
 	event->ino = read_u64(inode + OFF_INODE_I_INO);
 	event->dev = device_of_superblock(read_u64(inode + OFF_INODE_I_SB));
+}
+
+static __always_inline void identify_payer(struct call_event *event)
+{
+	u64 ucounts = ucounts_of(event->group);
+
+	event->dev = read_u32(ucounts + OFF_UCOUNTS_UID);
+	event->ino = userns_of(ucounts);
 }
 
 static __always_inline u32 append_stack(void *ctx, struct call_scratch *s, struct arguments *args)
@@ -162,13 +172,47 @@ static __always_inline u32 what_is_exhausted(u64 task)
 	return EXHAUSTED_DESCRIPTORS;
 }
 
-static __always_inline int finish_call(void *ctx, u32 op, s64 ret, struct arguments args)
+static __always_inline void tell_call(void *ctx, struct call_scratch *s, u32 op, s64 ret,
+				      struct arguments *args, bool wanted)
 {
 	u64 task = bpf_get_current_task();
+	struct call_event *event = &s->event;
+	u32 used = 0;
+
+	event->head.op = op;
+	event->head.ts = bpf_ktime_get_ns();
+	event->fd = op == OP_INIT ? ret : args->first;
+	event->ret = ret;
+	event->arg = op == OP_INIT ? args->first : op == OP_ADD ? args->third : args->second;
+	event->stack_bytes = 0;
+	event->path_bytes = 0;
+	event->caller = 0;
+	event->inode = 0;
+	event->ino = 0;
+	event->dev = 0;
+	event->detail = 0;
+	identify_instance(event, task);
+	if (!wanted)
+		return;
+	describe_caller(event, task);
+	announce(ctx, event);
+	if (op == OP_ADD && event->group && event->ret > 0)
+		identify_target(event);
+	else if (op == OP_INIT && event->group)
+		identify_payer(event);
+	else if (op == OP_INIT && ret == -EMFILE)
+		event->detail = what_is_exhausted(task);
+	if (STACKS && (op != OP_RM || RM_STACKS))
+		used = append_stack(ctx, s, args);
+	if (op == OP_ADD)
+		used = append_path(s, used, args->second);
+	submit_call(ctx, s, used);
+}
+
+static __always_inline int finish_call(void *ctx, u32 op, s64 ret, struct arguments args)
+{
 	u32 tgid = bpf_get_current_pid_tgid() >> 32;
 	struct call_scratch *s;
-	struct call_event *event;
-	u32 used = 0;
 	int zero = 0;
 	bool wanted;
 
@@ -177,38 +221,21 @@ static __always_inline int finish_call(void *ctx, u32 op, s64 ret, struct argume
 		return op == OP_RM ? answer() : 0;
 	if (!is_tracing())
 		return 0;
-	wanted = in_scope(task, tgid);
+	wanted = in_scope(bpf_get_current_task(), tgid);
 	/* generations are kept for all, whoever is traced: an instance may be passed on */
 	if (!wanted && !(op == OP_INIT && ret >= 0))
 		return 0;
 	s = call_scratch.lookup(&zero);
 	if (!s)
 		return 0;
-
-	event = &s->event;
-	event->head.op = op;
-	event->head.ts = bpf_ktime_get_ns();
-	event->fd = op == OP_INIT ? ret : args.first;
-	event->ret = ret;
-	event->arg = op == OP_INIT ? args.first : op == OP_ADD ? args.third : args.second;
-	event->stack_bytes = 0;
-	event->path_bytes = 0;
-	event->caller = 0;
-	event->ino = 0;
-	event->dev = 0;
-	event->exhausted = op == OP_INIT && ret == -EMFILE ? what_is_exhausted(task) :
-							     EXHAUSTED_UNKNOWN;
-	identify_instance(event, task);
-	if (!wanted)
+	/* a program of fentry can be preempted by another one on the same processor */
+	if (s->busy) {
+		count(LOST);
+		count(UNHEALED);
 		return 0;
-	describe_caller(event, task);
-	announce(ctx, event);
-	if (op == OP_ADD && event->group && event->ret > 0)
-		identify_target(event);
-	if (STACKS && (op != OP_RM || RM_STACKS))
-		used = append_stack(ctx, s, &args);
-	if (op == OP_ADD)
-		used = append_path(s, used, args.second);
-	submit_call(ctx, s, used);
+	}
+	s->busy = 1;
+	tell_call(ctx, s, op, ret, &args, wanted);
+	s->busy = 0;
 	return 0;
 }

@@ -41,11 +41,8 @@ static void *(*task_registers)(void *task) = (void *)BPF_FUNC_TASK_PT_REGS;
 
 enum counter {
 	SUBMITTED,
-	LOST,			/* refused by a buffer; what became of them: */
-	LOST_FAILURES,		/* failed calls, which change nothing */
-	LOST_UPDATES,		/* of watches whose add was kept as well */
-	LOST_PAIRS,		/* adds undone by removals: two records each */
-	UNHEALED,		/* records of which nothing is left */
+	LOST,			/* refused by a buffer */
+	UNHEALED,		/* of these: nothing is left */
 	UNFOLLOWED,		/* children for which scope had no room */
 	COUNTERS,
 };
@@ -55,6 +52,7 @@ enum counter {
 struct call_scratch {
 	struct call_event event;
 	u8 tail[8192];
+	u64 busy;	/* in use by a program that was preempted */
 };
 
 /* what only user space can tell: see tracer/kernel/probe.py */
@@ -111,12 +109,17 @@ static __always_inline bool is_tracing(void)
 	return open && *open;
 }
 
-static __always_inline void count(u32 which)
+static __always_inline void count_many(u32 which, u64 number)
 {
 	u64 *value = counters.lookup(&which);
 
 	if (value)
-		*value += 1;
+		*value += number;
+}
+
+static __always_inline void count(u32 which)
+{
+	count_many(which, 1);
 }
 
 static __always_inline u64 inotify_fops(void)
@@ -252,4 +255,17 @@ static __always_inline s64 used_of(u64 ucounts, u32 which)
 static __always_inline s64 limit_in(u64 ns, u32 which)
 {
 	return read_number(ns + OFF_USER_NAMESPACE_UCOUNT_MAX, which, LIMIT_BYTES);
+}
+
+/* who is charged for an instance */
+static __always_inline u64 ucounts_of(u64 group)
+{
+	return read_u64(group + OFF_FSNOTIFY_GROUP_INOTIFY_DATA +
+			OFF_INOTIFY_GROUP_PRIVATE_DATA_UCOUNTS);
+}
+
+static __always_inline u32 userns_of(u64 ucounts)
+{
+	return read_u32(read_u64(ucounts + OFF_UCOUNTS_NS) + OFF_USER_NAMESPACE_NS +
+			OFF_NS_COMMON_INUM);
 }

@@ -54,7 +54,8 @@ static __always_inline int instance_goes(void *ctx, u64 file)
 	struct closed_event event = {};
 	u32 tid = bpf_get_current_pid_tgid();
 
-	if (!is_tracing())
+	/* inotrace's own instance, to learn from, is no event: see ask.c */
+	if (!is_tracing() || is_asker(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	event.head.op = OP_CLOSED;
 	event.head.tgid = bpf_get_current_pid_tgid() >> 32;

@@ -55,7 +55,7 @@ static __always_inline void put_users(struct walk_control *w, u64 ucounts)
 		row->instances_used = used_of(ucounts, UCOUNT_INOTIFY_INSTANCES);
 		row->instances_limit = limit_in(ns, UCOUNT_INOTIFY_INSTANCES);
 		row->uid = read_u32(ucounts + OFF_UCOUNTS_UID);
-		row->userns = read_u32(ns + OFF_USER_NAMESPACE_NS + OFF_NS_COMMON_INUM);
+		row->userns = userns_of(ucounts);
 		w->users = slot + 1;
 		ucounts = row->parent;
 	}
@@ -80,8 +80,7 @@ static __always_inline void describe_holder(struct holder *row, u64 task, u64 fi
 	row->fd = fd;
 	row->queued = read_u32(row->group + OFF_FSNOTIFY_GROUP_Q_LEN);
 	row->read_at = bpf_ktime_get_ns();
-	row->ucounts = read_u64(row->group + OFF_FSNOTIFY_GROUP_INOTIFY_DATA +
-				OFF_INOTIFY_GROUP_PRIVATE_DATA_UCOUNTS);
+	row->ucounts = ucounts_of(row->group);
 	note_walk(row->read_at);
 	row->reading = READ_ELSEWHERE;
 	row->rows = 0;

@@ -93,11 +93,12 @@ static __always_inline int put_watch(struct walk_control *w, struct cursor *c, u
 		c->last_sb = sb;
 		c->last_dev = device_of_superblock(sb);
 	}
+	row->inode = inode;
 	row->ino = read_u64(inode + OFF_INODE_I_INO);
+	row->generation = read_u32(inode + OFF_INODE_I_GENERATION);
 	row->wd = read_u32(mark + OFF_INOTIFY_INODE_MARK_WD);
 	row->dev = c->last_dev;
 	row->mask = user_mask(read_u32(mark + OFF_FSNOTIFY_MARK_MASK), flags);
-	row->unused = 0;
 	w->watches = slot + 1;
 	c->rows++;
 	return 0;

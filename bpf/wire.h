@@ -52,9 +52,11 @@ struct call_event {
 	__u32 arg;		/* flags, mask or wd */
 	__s32 stack_bytes;	/* of frames in the tail, or -errno */
 	__s32 path_bytes;	/* of path in the tail, NUL included, or -errno */
-	__u64 ino;		/* what a new watch is on; 0: not known */
-	__u32 dev;		/* of ino; kernel dev_t: major << 20 | minor */
-	__u32 exhausted;	/* enum exhausted, of an OP_INIT that failed with EMFILE */
+	/* of OP_ADD: what a new watch is on, zeros: not known; of OP_INIT: who is charged */
+	__u64 inode;		/* its address */
+	__u64 ino;		/* or inode number of the user namespace */
+	__u32 dev;		/* kernel dev_t: major << 20 | minor; or uid */
+	__u32 detail;		/* i_generation; or enum exhausted, after EMFILE */
 	__u64 group;		/* fsnotify_group behind fd, 0: fd is no instance */
 	__u64 gen;		/* when that group was made, 0: before tracing */
 	__u64 birth;		/* start_boottime of the process, ns */
@@ -75,11 +77,29 @@ struct spill_key {
 	__u32 op;
 };
 
-/* a call that the buffer refused */
+/* a call that the buffer refused, or so many like it */
 struct spilled {
 	struct call_event event;
 	__u64 stack;			/* key of the spilled_stack, 0: none */
+	__u64 times;
 	char path[SPILLED_PATH];	/* as much as fits */
+};
+
+/* refused calls that left nothing but their number */
+enum tally {
+	TALLY_PAIR = 1,		/* an add and the removal of that watch */
+	TALLY_UPDATE = 2,	/* an add of a watch whose add was refused as well */
+	TALLY_FAILURE = 3,
+};
+
+/* what such calls have in common */
+struct tally_key {
+	__u64 birth;
+	__u64 stack;
+	__u32 tgid;
+	__u32 tally;		/* enum tally */
+	__s32 ret;		/* of failures */
+	__u32 op;		/* of failures: enum op */
 };
 
 struct spilled_stack {
@@ -117,11 +137,19 @@ struct closed_event {
 /* one watch, as the walk over the kernel's own list finds it; the holder that
  * comes after it says whose it is */
 struct watch_row {
+	__u64 inode;		/* its address, 0: not known */
 	__u64 ino;
 	__s32 wd;
 	__u32 dev;		/* kernel dev_t: major << 20 | minor */
 	__u32 mask;
-	__u32 unused;
+	__u32 generation;	/* i_generation */
+};
+
+/* what became of an inode */
+enum inode_state {
+	INODE_UNKNOWN = 0,	/* its memory is in use for something else */
+	INODE_LINKED = 1,	/* it has a name somewhere, or had when it left memory */
+	INODE_DELETED = 2,
 };
 
 /* who is charged for instances and their watches, by the kernel's own counters */

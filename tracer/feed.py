@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from itertools import chain
 
 from tracer.core.accounts import Cause
-from tracer.core.events import CallEvent, Event, GoneEvent
+from tracer.core.events import CallEvent, Event, GoneEvent, TallyEvent
 from tracer.core.order import SLACK_NS, Order, Traced
 from tracer.core.stack import missing
 from tracer.core.wire import Arrival, decode
@@ -33,8 +33,9 @@ class Feed:
     Use as a context manager; nothing comes before `attach`.
 
     `processes` learns of each process as soon as it is seen. What the buffers refused comes late:
-    `recovered` counts such events, and nothing from before `healed_until` (nanoseconds of
-    CLOCK_MONOTONIC) is still to come. `mode` None is the best that works.
+    `lost` counts the records, `recovered` the calls that came so, and nothing from before
+    `healed_until` (nanoseconds of CLOCK_MONOTONIC) is still to come. `mode` None is the best that
+    works.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Feed:
         self._processes = processes
         self._is_attached = False
         self._order = Order()
-        self._lost = 0
+        self.lost = 0
         self.recovered = 0
         self.healed_until = 0
         self._causes: Causes | None = None
@@ -122,10 +123,10 @@ class Feed:
         """Take in what the buffers refused up to now."""
         now = time.monotonic_ns()
         lost = self.probe.counters().lost
-        if lost != self._lost:
-            self._lost = lost
+        if lost != self.lost:
+            self.lost = lost
             recovered = list(self._symbolized(self._spill.take()))
-            self.recovered += len(recovered)
+            self.recovered += sum(isinstance(traced.event, CallEvent) for traced in recovered)
             self._order.add(recovered)
         self.healed_until = now
 
@@ -133,7 +134,11 @@ class Feed:
         # before ordering: a process may end any moment, and its names with it
         resolve = self._stacks.resolve
         for event in events:
-            stack = resolve(event) if isinstance(event, CallEvent) else _NO_CALL
+            stack = _NO_CALL
+            if isinstance(event, CallEvent):
+                stack = resolve(event)
+            elif isinstance(event, TallyEvent):
+                stack = resolve(event.call)
             yield _make_traced((event.ts, event, stack))
 
     def _meet(self, arrival: Arrival) -> None:

@@ -188,7 +188,7 @@ def _still_there(
 
 
 def _watches(rows: WatchRows) -> tuple[FdWatch, ...]:
-    return tuple([FdWatch(wd, watch.ino, watch.dev, watch.mask) for wd, watch in rows])
+    return tuple([FdWatch(wd, watch.inode.ino, watch.inode.dev, watch.mask) for wd, watch in rows])
 
 
 def _kernel_usage(user: UserUse) -> view.Usage:

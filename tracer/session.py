@@ -8,13 +8,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from tracer.core.comparison import Difference
-from tracer.core.events import CallEvent, ClosedEvent, GoneEvent, Process
+from tracer.core.events import CallEvent, ClosedEvent, GoneEvent, Process, TallyEvent
 from tracer.core.ledger import Ledger
 from tracer.core.order import SLACK_NS, Traced
 from tracer.core.report import Report
 from tracer.core.walk import Charge, Walk, WalkedInstance
 from tracer.feed import Feed
 from tracer.kernel.hooks import Mode
+from tracer.kernel.inodes import Inodes
 from tracer.kernel.probe import Scope
 from tracer.kernel.procfs import ProcessFacts
 from tracer.kernel.truth import Truth, open_truth
@@ -24,12 +25,13 @@ from tracer.targets.aftermath import Aftermath
 from tracer.targets.processes import ProcessTable
 
 # Walks take at most a fiftieth of the time. They come on a timer, and sooner when the doorbell
-# rang: after a removal that is told in no other way.
+# rang, after a removal that is told in no other way, and after a loss.
 _WALK_EVERY_S = 2.0
 _WALK_SOONEST_S = 0.05
 _WALK_SHARE = 50
 # An instance may be closed or changed under a walk, which cannot read it then.
 _VERIFY_ATTEMPTS = 5
+_SETTLE_ATTEMPTS = 3
 # How long one step may take: under a flood the screen and Ctrl-C must not wait for its end.
 _STEP_S = 0.1
 
@@ -91,8 +93,10 @@ class Session:
         self._next_walk = 0.0
         self._uncounted: tuple[Charge, ...] = ()
         self._soonest_walk = 0.0
+        self._lost = 0
         self._kernel: Truth | None = None
         try:
+            self._inodes = Inodes(self._feed.probe.bpf)
             self._kernel = open_truth(self._feed.probe.bpf, self._feed.attach)
             self._snapshots = Snapshots(
                 self._ledger,
@@ -134,9 +138,8 @@ class Session:
             self._reconcile()
 
     def _walk_is_due(self, now: float) -> bool:
-        if now >= self._soonest_walk and self._feed.rang_since(self._walked_at):
-            return True
-        return now >= self._next_walk
+        is_called_for = self._feed.rang_since(self._walked_at) or self._feed.lost != self._lost
+        return now >= (self._soonest_walk if is_called_for else self._next_walk)
 
     @property
     def refusal(self) -> str:
@@ -150,24 +153,47 @@ class Session:
         walk = self._kernel.walk()
         self._ledger.reconcile(walk.only(self._scope()), baseline=True)
 
-    def _reconcile(self, baseline: bool = False) -> tuple[Walk, Difference]:
+    def _walk(self) -> Walk:
+        """
+        A walk, and where instances are missing from it, one in which their users stand still.
+
+        Only then do the counters, which are read beside the lists, tell whether these live on.
+        """
+        assert self._kernel is not None
+        walk = self._kernel.walk()
+        for _ in range(_SETTLE_ATTEMPTS):
+            payers = self._ledger.payers_of_missing(walk.named(self._ledger.recognized))
+            if not payers:
+                break
+            before, walk = walk, self._kernel.walk()
+            if walk.stood_still(before, payers):
+                break
+        return walk
+
+    def _reconcile(self, baseline: bool = False, exact: bool = False) -> tuple[Walk, Difference]:
         assert self._kernel is not None
         worked = time.thread_time()
-        walk = self._kernel.walk()
+        walk = self._walk()
         # a call that took effect under the walk may end a moment after it
         self._apply(self._feed.all_until(walk.ended + SLACK_NS))
         charges = walk.charges()
         walk = walk.named(self._ledger.recognized).only(self._scope())
         # also of whom no descriptor is left: an instance of theirs may be in a socket
-        payers = {user.uid for user in walk.users} | self._ledger.payers()
+        payers = {(user.userns, user.uid) for user in walk.users} | self._ledger.payers()
         self._uncounted = tuple(
-            charge for charge in charges if charge.user.uid in payers and not charge.agrees
+            charge for charge in charges if charge.payer in payers and not charge.agrees
         )
-        change = self._ledger.reconcile(walk, baseline=baseline, cause_of=Aftermath().cause_of)
+        change = self._ledger.reconcile(
+            walk,
+            baseline=baseline,
+            exact=exact,
+            cause_of=Aftermath(self._inodes.state).cause_of,
+        )
         self._ledger.forget_removals(walk.began)
         self._snapshots.saw(walk)
         took = (walk.ended - walk.began) / 1e9
         self._walked_at = walk.began
+        self._lost = self._feed.lost
         self._next_walk = time.monotonic() + max(_WALK_EVERY_S, _WALK_SHARE * took)
         # a busy program may ring without end: then our own work counts as well
         took = max(took, time.thread_time() - worked)
@@ -194,13 +220,15 @@ class Session:
 
     def _agrees_with_kernel(self) -> bool:
         # that watches went without a call is no disagreement: they do
-        walk, change = self._reconcile()
-        return not change.unlisted and not walk.unread
+        walk, change = self._reconcile(exact=True)
+        return not change.unlisted and not change.in_doubt and not walk.unread
 
     def _apply(self, events: Iterable[Traced]) -> None:
         for _, event, stack in events:
             if isinstance(event, CallEvent):
                 self._ledger.apply(event, stack)
+            elif isinstance(event, TallyEvent):
+                self._ledger.apply_tally(event, stack)
             elif isinstance(event, GoneEvent):
                 self._ledger.apply_gone(event, self._feed.cause_of(event))
             elif isinstance(event, ClosedEvent):

@@ -11,7 +11,6 @@ from dataclasses import replace
 from hashlib import sha256
 
 from tracer.core.accounts import (
-    Cause,
     Failure,
     InstanceAccount,
     Origin,
@@ -162,13 +161,10 @@ class Snapshots:
             trace=TraceSummary(
                 seconds=(time.monotonic_ns() - self._began) / 1e9,
                 rounds=0,
-                added=totals.added + counters.pairs,
-                updated=totals.updated + counters.updates,
-                removed={
-                    **totals.removed,
-                    Cause.RM_WATCH: totals.removed[Cause.RM_WATCH] + counters.pairs,
-                },
-                failed=sum(self._ledger.accounts.failures.values()) + counters.failures,
+                added=totals.added,
+                updated=totals.updated,
+                removed=dict(totals.removed),
+                failed=sum(self._ledger.accounts.failures.values()),
                 lost=counters.lost,
                 healed=counters.lost - counters.unhealed,
                 complete=complete and not totals.exits_truncated,

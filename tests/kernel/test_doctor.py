@@ -63,6 +63,18 @@ def test_nothing_stays_behind() -> None:
     assert os.listdir("/proc/self/fd") == before
 
 
+def test_with_the_doorbell_removals_come_soon_and_with_their_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(diagnosis, "_automatic", lambda: Mode.TRACEPOINT)
+    monkeypatch.setattr(diagnosis, "WORKER", "vfs_read")
+
+    check = check_of(diagnose(), "removals")
+
+    assert check.works
+    assert "0.1 s" in check.found and "with the cause" in check.found
+
+
 def test_without_the_doorbell_removals_come_late(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(print)
     monkeypatch.setattr(diagnosis, "find", lambda mode: find(Mode.TRACEPOINT))
@@ -73,15 +85,27 @@ def test_without_the_doorbell_removals_come_late(monkeypatch: pytest.MonkeyPatch
 
     assert check.works is False
     assert "every 2 s" in check.found and "no_such_function" in check.found
+    assert "with the cause" in check.found
 
 
-def test_a_refused_iterator_is_what_tracing_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_iterator_leaves_the_list_in_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN a kernel that refuses only the iterator THEN it can be traced, as a trace then does."""
     monkeypatch.setattr(diagnosis, "try_iterator", lambda _: "refused (not today)")
 
     found = diagnose()
 
-    assert not found.can_trace
-    assert "not today" in check_of(found, "kernel's list").found
+    assert found.can_trace
+    check = check_of(found, "kernel's list")
+    assert (check.works, check.needed) == (False, False)
+    assert "not today" in check.found and "from /proc instead" in check.found
+    assert check_of(found, "fdinfo").needed
+
+
+def test_without_any_list_nothing_can_be_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "try_iterator", lambda _: "refused (not today)")
+    monkeypatch.setattr(diagnosis, "read_watches", lambda *_: ())
+
+    assert not diagnose().can_trace
 
 
 def test_without_root_it_says_what_it_did_not_try() -> None:

@@ -92,6 +92,11 @@ def test_with_nine_of_ten_calls_refused_the_ledger_is_exact(
     assert (trace.added, trace.updated, trace.failed) == (2 * _PAIRS + 22, 0, 0)
     shown = report_object(report)
     assert shown["trace"]["removed_by_cause"] == removed(rm_watch=2 * _PAIRS)
+    flood = site_of(shown, "balance_volume")
+    assert (flood["added"], flood["removed"]) == (2 * _PAIRS, removed(rm_watch=2 * _PAIRS))
+    for puppet in flooding:
+        process = process_of(shown, puppet.pid)
+        assert (process["added"], process["removed"]) == (_PAIRS + 11, removed(rm_watch=_PAIRS))
     leak = site_of(shown, "leak_secret")
     assert (leak["live"], leak["added"], leak["removed"]) == (22, 22, removed())
     assert sorted(target["path"] for target in leak["targets"]) == sorted(map(str, folders[:22]))
@@ -122,6 +127,8 @@ def test_a_refused_call_is_told_all_the_same(
     trace = report.trace
     assert trace.healed == trace.lost > _PAIRS
     assert (trace.added, trace.updated, trace.failed) == (_PAIRS + 1, 1, 1)
+    (failure,) = report_object(report)["failures"]
+    assert (failure["errno"], failure["count"], failure["pid"]) == ("ENOENT", 1, puppet.pid)
     assert report_object(report)["trace"]["removed_by_cause"] == removed(rm_watch=_PAIRS + 1)
 
 
@@ -190,3 +197,43 @@ def test_a_cpu_that_comes_gets_a_buffer_and_one_that_goes_loses_it(
     assert (before, with_both, report.trace.lost) == (2, 2, 3)
     assert report.trace.healed == 3
     assert site_of(report_object(report), "leak_secret")["live"] == 3
+
+
+def test_what_a_burst_removed_again_is_held_for_its_place(
+    puppet: Puppet, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a place that removes two of three WHEN all is refused THEN it is not a leak."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        pytest.skip("needs two CPUs")
+    monkeypatch.setattr(stream, "online_cpus", lambda: frozenset(cpus[:1]))
+    os.sched_setaffinity(puppet.pid, {cpus[1]})
+    with _traced(puppet) as session:
+        fd = puppet.ok("init")
+        for at, folder in enumerate(folders):
+            wd = puppet.ok("leak", fd, folder)
+            if at % 3:
+                puppet.ok("rm", fd, wd)
+        report = _agreed(session, (puppet.pid, fd))
+
+    (site,) = report.sites
+    assert (site.added, site.live, sum(site.removed.values())) == (23, 8, 15)
+    assert site.verdict is not Verdict.LEAK
+
+
+def test_a_failure_that_was_refused_is_told_with_its_reason(
+    puppet: Puppet, folders: list[Path], tiny_buffers: None
+) -> None:
+    with _traced(puppet) as session:
+        fd = puppet.ok("init")
+        puppet.tell("flood", fd, folders[0], _PAIRS)
+        for _ in range(3):
+            puppet.tell("add", fd, folders[0] / "missing")
+        assert _until_answered(session, puppet) == _PAIRS
+        for _ in range(3):
+            assert _until_answered(session, puppet) == -errno.ENOENT
+        report = _agreed(session, (puppet.pid, fd))
+
+    (failure,) = report.failures
+    assert (failure.errno, failure.count, failure.pid) == ("ENOENT", 3, puppet.pid)
+    assert report.trace.healed == report.trace.lost > _PAIRS

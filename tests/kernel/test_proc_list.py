@@ -15,7 +15,7 @@ from agreement import tracing
 from harness import Puppet
 
 from tracer.cli.outcome import exit_code
-from tracer.core.events import Instance
+from tracer.core.events import CallEvent, Instance
 from tracer.core.rows import Rows
 from tracer.core.walk import Walk
 from tracer.core.wire import Reading, decode
@@ -59,13 +59,15 @@ def lists(root: None) -> Iterator[Lists]:
 
 
 def _told_of(walk: Walk, pids: set[int]) -> dict[Instance, Any]:
-    """All that a walk tells of the instances that these hold, but for its time."""
+    """All that a walk tells of the instances these hold, but for its time and where inodes are."""
     return {
         key: (
             sorted(walked.holders),
             walked.queued,
             walked.payers,
-            None if walked.watches is None else dict(walked.watches),
+            None
+            if walked.watches is None
+            else {wd: (watch.target, watch.mask) for wd, watch in walked.watches},
         )
         for key, walked in walk.instances.items()
         if pids & {holder.process.pid for holder in walked.holders}
@@ -187,6 +189,25 @@ def test_without_kcmp_a_thread_is_no_second_holder(
     assert [(holder.process.pid, holder.fd) for holder in holders] == [(os.getpid(), fd)]
 
 
+def test_a_walk_ends_where_processes_never_stop_to_come(
+    lists: Lists, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a new pid at every look WHEN walked THEN it ends, with all that was there before."""
+    fd = puppet.ok("init")
+    looks: list[int] = []
+
+    def with_another() -> list[int]:
+        assert len(looks) < 100, "it never ends"
+        # of processes that have ended again
+        looks.append(2**30 + len(looks))
+        return [puppet.pid, *looks]
+
+    monkeypatch.setattr(proc_list, "running_pids", with_another)
+
+    assert {row[2] for row in _holders(lists.proc.rows(), {puppet.pid})} == {fd}
+    assert len(looks) > 1
+
+
 # --- what it leaves alone ---
 
 
@@ -250,7 +271,8 @@ def _callers(stream: Stream) -> set[int]:
     assert stream.wait_drained(time.monotonic_ns())
     callers = set()
     while contents := stream.take().contents:
-        callers |= {decode(record).tgid for each in contents for record in records(each)}
+        events = [decode(record) for each in contents for record in records(each)]
+        callers |= {event.caller.process.pid for event in events if isinstance(event, CallEvent)}
     return callers
 
 

@@ -9,9 +9,6 @@ import pytest
 from agreement import agreed, assert_removed, tracing
 from harness import Puppet, ledger_watches, process_of, removed
 
-from tracer.kernel.hooks import Mode
-from tracer.kernel.modes import choose
-
 pytestmark = pytest.mark.usefixtures("root")
 
 
@@ -52,9 +49,7 @@ def test_what_was_there_before_stays_and_is_baseline(puppet: Puppet, folders: li
 
     process = process_of(report, puppet.pid)
     assert (process["live"], process["added"]) == (12, 1)
-    # nobody told its path: only where the kernel tells of removals is there a reason
-    reason = "unknown" if choose(None) is Mode.TRACEPOINT else "deleted"
-    assert_removed(process["removed"], rm_watch=1, **{reason: 1})
+    assert_removed(process["removed"], rm_watch=1, deleted=1)
     assert sum(site["live"] for site in report["sites"]) == 1
 
 

@@ -43,6 +43,7 @@ from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.core.verdict import Evidence, Verdict
 from tracer.core.walk import (
     HolderFd,
+    Inode,
     KernelWatch,
     Target,
     UserUse,
@@ -143,9 +144,10 @@ def call_record(event: CallEvent, padding: int = 0) -> bytes:
         event.arg,
         stack.error or len(stack.frames),
         len(path),
+        event.inode,
         event.ino,
         event.dev,
-        event.exhausted,
+        event.detail,
         *caller.instance,
         caller.process.birth,
         stack.caller,
@@ -186,13 +188,18 @@ def closed_record(event: ClosedEvent, padding: int = 0) -> bytes:
 
 
 def kernel_watch(wd: int, mask: int = IN_CREATE) -> KernelWatch:
-    return KernelWatch(os.makedev(8, 1), 1000 + wd, mask)
+    return KernelWatch(Inode(0xFFFF888100000000 + wd, 1000 + wd, os.makedev(8, 1), 7), mask)
 
 
 def watch_rows(watches: Mapping[int, KernelWatch], portion: int = 7) -> WatchRows:
     """As a walk tells them, so many in each portion."""
     rows = [
-        WATCH_ROW.pack(*WatchRow(one.ino, wd, one.dev, one.mask)) for wd, one in watches.items()
+        WATCH_ROW.pack(
+            *WatchRow(
+                one.inode.address, one.inode.ino, wd, one.inode.dev, one.mask, one.inode.generation
+            )
+        )
+        for wd, one in watches.items()
     ]
     portions = (b"".join(rows[at : at + portion]) for at in range(0, len(rows), portion))
     return WatchRows([memoryview(content) for content in portions])

@@ -30,7 +30,7 @@ from tracer.core.ledger import Ledger
 from tracer.core.walk import HolderFd
 
 _REUSED = FIRST._replace(gen=5000)
-_DELETED = Departure(Cause.DELETED, was_live=True)
+_DELETED = Departure(Cause.DELETED, 17, was_live=True)
 
 
 def _fed(*events: Event, ledger: Ledger | None = None) -> Ledger:
@@ -187,22 +187,55 @@ def test_what_a_process_closes_that_goes_on_was_not_freed_by_the_end_of_another(
 
 def test_a_departure_is_found_by_watch_and_by_instance() -> None:
     departures = Departures()
-    departures.note(17, FIRST, 1, _DELETED)
+    departures.note(FIRST, 1, _DELETED)
 
     assert departures.of(FIRST, 1) == _DELETED
     assert departures.of(FIRST, 2) is None
     assert departures.of(_REUSED, 1) is None
-    departures.note(18, FIRST, None, Departure(Cause.CLOSED, was_live=False))
+    closed = Departure(Cause.CLOSED, 18, live=frozenset({3}))
+    departures.note(FIRST, None, closed)
     assert departures.of(FIRST, 1) == _DELETED
-    assert departures.of(FIRST, 2) == Departure(Cause.CLOSED, was_live=False)
+    assert departures.of(FIRST, 2) == closed
+    assert departures.of(FIRST, 3) == closed._replace(was_live=True)
 
 
 def test_what_is_older_is_forgotten() -> None:
     departures = Departures()
     for ts in range(23):
-        departures.note(ts, FIRST, ts, _DELETED)
+        departures.note(FIRST, ts, _DELETED._replace(ts=ts))
     departures.forget(17)
 
     assert len(departures) == 6
     assert departures.of(FIRST, 16) is None
     assert departures.of(FIRST, 17) == _DELETED
+
+
+# --- beside a walk ---
+
+
+def test_an_instance_that_closed_after_it_was_read_is_not_adopted() -> None:
+    ledger = _fed(init(100), *(add(110 + wd, wd) for wd in (1, 2, 3)), closed(1_005))
+    change = ledger.reconcile(walk(walked([1, 2, 3], 1_003), began=1_000, ended=1_010))
+
+    assert not change
+    assert _counts(ledger) == (3, 0, {Cause.CLOSED: 3})
+
+
+def test_a_watch_of_an_unknown_instance_that_went_after_it_was_read_is_not_adopted() -> None:
+    ledger = _fed(gone(1_005, 1))
+    change = ledger.reconcile(walk(walked([1, 2], 1_003), began=1_000, ended=1_010))
+
+    assert [wd for _, wd, _ in change.unlisted] == [2]
+
+
+def test_what_was_closed_before_it_was_read_is_another_by_the_same_key() -> None:
+    ledger = _fed(init(100), add(111, 1), closed(900))
+    change = ledger.reconcile(walk(walked([1], 1_003), began=1_000))
+
+    assert [wd for _, wd, _ in change.unlisted] == [1]
+
+
+def test_an_update_told_after_the_close_is_no_add() -> None:
+    ledger = _fed(init(100), add(111, 1), closed(120), add(115, 1, arg=IN_MODIFY))
+
+    assert _counts(ledger) == (1, 1, {Cause.CLOSED: 1})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from build import (
     AGENT,
@@ -30,7 +32,7 @@ from tracer.core.accounts import OTHERS, Cause, Failure, Origin, ProcessAccount,
 from tracer.core.events import IN_MASK_ADD, IN_ONESHOT, CallEvent, Instance, Op, Process
 from tracer.core.ledger import Ledger
 from tracer.core.stack import Stack, StackState, missing
-from tracer.core.walk import HolderFd, Target, UserUse, Walk
+from tracer.core.walk import HolderFd, Inode, UserUse, Walk
 
 # The same address for a group as FIRST, made later.
 _REUSED = FIRST._replace(gen=5000)
@@ -739,18 +741,25 @@ def test_an_instance_from_before_has_no_generation_to_forget() -> None:
     assert _live(ledger) == [(before, 1), (before, 2)]
 
 
-_UID = 1000
+_UID, _USERNS = 1000, 4026531837
+
+
+def _use(watches: int, instances: int) -> UserUse:
+    return UserUse(_UID, _USERNS, watches, 8192, instances, 128)
 
 
 def _charged(watches: int, instances: int) -> Walk:
-    user = UserUse(_UID, 4026531837, watches, 8192, instances, 128)
-    return walk(began=2_000, users=(user,)).with_hidden()
+    return walk(began=2_000, users=(_use(watches, instances),)).with_hidden()
+
+
+def _paid_init(ts: int, **changes: object) -> CallEvent:
+    return init(ts, ino=_USERNS, dev=_UID, **changes)
 
 
 def _opened_with_two() -> Ledger:
     ledger = Ledger()
     ledger.reconcile(walk(began=50))
-    return _fed(init(100, uid=_UID), add(111, 1, uid=_UID), add(112, 2, uid=_UID), ledger=ledger)
+    return _fed(_paid_init(100), add(111, 1), add(112, 2), ledger=ledger)
 
 
 @pytest.mark.parametrize(
@@ -770,7 +779,7 @@ def test_an_instance_nobody_has_lives_if_its_user_is_charged_for_it(
 def test_what_was_in_flight_before_the_trace_is_none_of_its_instances() -> None:
     ledger = Ledger()
     ledger.reconcile(_charged(7, 1)._replace(began=50, ended=51))
-    _fed(init(100, uid=_UID), add(111, 1, uid=_UID), ledger=ledger)
+    _fed(_paid_init(100), add(111, 1), ledger=ledger)
     ledger.reconcile(_charged(7, 1))
 
     assert _live(ledger) == []
@@ -789,7 +798,85 @@ def test_who_compares_tells_why_a_watch_went() -> None:
 
 
 def test_what_an_add_is_on_is_known_at_once() -> None:
-    ledger = _fed(add(111, 1, dev=0x800001, ino=2**63 + 5), add(112, 2))
+    ledger = _fed(
+        add(111, 1, inode=2**64 - 8, ino=2**63 + 5, dev=0x800001, detail=2**32 - 1), add(112, 2)
+    )
 
-    by_wd = {watch.wd: watch.target for _, watch in ledger.watches()}
-    assert by_wd == {1: Target(0x800001, 2**63 + 5), 2: None}
+    by_wd = {watch.wd: watch.inode for _, watch in ledger.watches()}
+    assert by_wd == {1: Inode(2**64 - 8, 2**63 + 5, 0x800001, 2**32 - 1), 2: None}
+
+
+@pytest.mark.parametrize(
+    ("watches", "instances", "live", "in_doubt"),
+    [
+        (1, 1, {1: 1}, False),
+        (2, 1, {2: 2}, False),
+        (3, 1, {1: 1, 2: 2}, True),
+        (3, 2, {1: 1, 2: 2}, False),
+        (4, 2, {1: 1, 2: 2}, True),
+    ],
+)
+def test_of_two_missing_instances_the_counters_say_which_lives_if_they_can(
+    watches: int, instances: int, live: dict[int, int], in_doubt: bool
+) -> None:
+    """GIVEN one with one watch and one with two WHEN so many are hidden THEN these are kept."""
+    ledger = Ledger()
+    ledger.reconcile(walk(began=50))
+    other = FIRST._replace(group=FIRST.group + 0x1000)
+    _fed(_paid_init(100), add(111, 1), ledger=ledger)
+    who = {"instance": other}
+    _fed(_paid_init(101, **who), add(112, 1, **who), add(113, 2, **who), ledger=ledger)
+    change = ledger.reconcile(_charged(watches, instances))
+
+    assert Counter(len(one.watches) for one in ledger.instances.values()) == Counter(live.keys())
+    assert change.in_doubt is in_doubt
+
+
+def test_who_changes_its_uid_is_still_charged_as_before() -> None:
+    ledger = _opened_with_two()
+    _fed(add(113, 3, uid=7), ledger=ledger)
+    ledger.reconcile(_charged(3, 1))
+
+    assert len(_live(ledger)) == 3
+
+
+def test_a_baseline_instance_may_be_in_flight_as_well() -> None:
+    ledger = Ledger()
+    paid = walked([1], 1_003)._replace(payers=((_USERNS, _UID),))
+    ledger.reconcile(walk(paid, began=1_000, users=(_use(1, 1),)).with_hidden())
+    ledger.reconcile(_charged(1, 1))
+
+    assert len(_live(ledger)) == 1
+
+
+# --- another instance by the same key ---
+
+
+def test_other_targets_by_the_same_numbers_are_another_instance() -> None:
+    """GIVEN an address used again by a call not seen WHEN compared THEN the first was closed."""
+    ledger = Ledger()
+    ledger.reconcile(walk(began=50))
+    first, second = (add(110 + wd, wd, inode=wd, ino=20 + wd, dev=8) for wd in (1, 2))
+    _fed(init(100), first, second, ledger=ledger)
+    change = ledger.reconcile(walk(walked([1, 2], 1_003), began=1_000))
+
+    assert [account.instance for account in change.closed] == [FIRST]
+    assert causes(ledger.totals.removed) == {Cause.CLOSED: 2}
+    assert [(watch.wd, watch.origin) for _, watch in ledger.watches()] == [
+        (1, Origin.UNKNOWN),
+        (2, Origin.UNKNOWN),
+    ]
+    assert_counts_add_up(ledger)
+
+
+def test_every_watch_is_looked_at_in_the_end() -> None:
+    same = {wd: kernel_watch(wd).inode for wd in range(2, 101)}
+    ledger = _fed(init(100), add(111, 101, inode=5, ino=23, dev=8))
+    for wd, inode in same.items():
+        _fed(
+            add(112, wd, inode=inode.address, ino=inode.ino, dev=inode.dev, detail=7), ledger=ledger
+        )
+    look = walk(walked(range(2, 102), 1_003), began=1_000)
+
+    assert not ledger.difference(look)
+    assert ledger.difference(look, exact=True).closed

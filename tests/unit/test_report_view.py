@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from tracer.core.accounts import Cause
 from tracer.core.report import AuditRow, Report, Use, UserLimits
 from tracer.core.stack import Frame, Stack, StackState, missing
-from tracer.core.verdict import Evidence, SiteHistory, Verdict, judge
+from tracer.core.verdict import SiteHistory, Verdict, judge, unseen
 from tracer.views.report import report_lines
 from tracer.views.text import rendered
 
@@ -113,7 +113,7 @@ verdicts are inconclusive.
 
 UNSURE 1 watch, one place in agent[1173], not seen being added
       stack missing: inotrace did not see them being added
-  why   found in the kernel's list
+  why   in the kernel's list: call lost, 32-bit, or made by an untraced process
   where /run/secrets/1
 
 
@@ -130,14 +130,14 @@ CLEAN no watch was added during the trace
 
 
 def _incomplete() -> Report:
-    unseen = site(
+    appeared = site(
         Verdict.INCONCLUSIVE,
         1,
         0,
         stack=missing("inotrace did not see them being added"),
-        evidence=(Evidence("unseen", "found in the kernel's list"),),
+        evidence=unseen(1, 0).evidence,
     )
-    return report([unseen], [process(live=1)], added=1, lost=1300, complete=False)
+    return report([appeared], [process(live=1)], added=1, lost=1300, complete=False)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,8 @@ def test_too_few_to_judge_is_said_in_few_words_and_when_the_last_came() -> None:
 def test_what_was_not_seen_being_added_is_inconclusive() -> None:
     judgement = unseen(3, 0)
     assert (judgement.verdict, _kinds(judgement)) == (Verdict.INCONCLUSIVE, ["unseen"])
+    (why,) = judgement.evidence
+    assert all(reason in why.text for reason in ("lost", "32-bit", "untraced process"))
 
     freed = unseen(3, 2)
     assert (freed.verdict, _kinds(freed)) == (

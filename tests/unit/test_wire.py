@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import errno
 import re
 import shutil
@@ -37,6 +38,7 @@ from tracer.core.events import (
     Op,
     Process,
     RawStack,
+    Tally,
 )
 from tracer.core.wire import (
     ARRIVAL,
@@ -49,6 +51,7 @@ from tracer.core.wire import (
     SPILL_KEY,
     SPILLED,
     SPILLED_STACK,
+    TALLY_KEY,
     USER_ROW,
     WALK_CONTROL,
     WATCH_ROW,
@@ -61,10 +64,9 @@ from tracer.core.wire import (
     WireError,
     decode,
     decode_holders,
-    decode_spilled,
     decode_users,
-    spilled_stack_id,
 )
+from tracer.kernel.inodes import InodeState
 
 _HEADER = Path(__file__).resolve().parents[2] / "bpf" / "wire.h"
 _HEAD_FIELDS = ("head.op", "head.tgid", "head.ts")
@@ -76,7 +78,7 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
         CALL,
         (
             *_HEAD_FIELDS,
-            *("ret", "arg", "stack_bytes", "path_bytes", "ino", "dev", "exhausted"),
+            *("ret", "arg", "stack_bytes", "path_bytes", "inode", "ino", "dev", "detail"),
             *("group", "gen", "birth", "caller", "exec_id", "tid", "uid", "fd", "comm"),
         ),
     ),
@@ -89,7 +91,8 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
     "walk_control": (WALK_CONTROL, ("pass", *WalkControl._fields[1:])),
     "arrival": (ARRIVAL, Arrival._fields),
     "spill_key": (SPILL_KEY, ("group", "gen", "wd", "op")),
-    "spilled": (SPILLED, ("event", "stack", "path")),
+    "spilled": (SPILLED, ("event", "stack", "times", "path")),
+    "tally_key": (TALLY_KEY, ("birth", "stack", "tgid", "tally", "ret", "op")),
     "spilled_stack": (SPILLED_STACK, ("frames",)),
 }
 # neither signed nor unsigned
@@ -129,8 +132,6 @@ def _program() -> str:
                 f"sizeof({member}), {signed});"
             )
     lines += [f'printf("op {op.name} %d\\n", OP_{op.name});' for op in Op]
-    lines += [f'printf("exhausted {one.name} %d\\n", EXHAUSTED_{one.name});' for one in Exhausted]
-    lines += [f'printf("reading {one.name} %d\\n", READ_{one.name});' for one in Reading]
     lines += [
         f'printf("tail {name} %zu\\n", offsetof(struct {name}, {tail}));'
         for name, tail in _TAILS.items()
@@ -186,15 +187,17 @@ def test_no_field_of_the_header_is_missing_here() -> None:
         assert members[name] == [*head, *own, *tail]
 
 
-def test_readings_have_the_numbers_of_the_header(host_layout: list[list[str]]) -> None:
-    assert {words[1]: int(words[2]) for words in host_layout if words[0] == "reading"} == {
-        one.name: one.value for one in Reading
-    }
+@pytest.mark.parametrize(
+    ("prefix", "numbers"),
+    [("EXHAUSTED", Exhausted), ("READ", Reading), ("TALLY", Tally), ("INODE", InodeState)],
+)
+def test_enumerations_have_the_numbers_of_the_header(
+    prefix: str, numbers: type[enum.IntEnum]
+) -> None:
+    found = dict(re.findall(rf"\b{prefix}_(\w+) = (\d+)", _HEADER.read_text()))
 
-
-def test_what_is_exhausted_has_the_numbers_of_the_header(host_layout: list[list[str]]) -> None:
-    assert {words[1]: int(words[2]) for words in host_layout if words[0] == "exhausted"} == {
-        one.name: one.value for one in Exhausted
+    assert {name: int(number) for name, number in found.items()} == {
+        one.name: one.value for one in numbers
     }
 
 
@@ -241,9 +244,10 @@ _calls = st.builds(
     ret=_S32,
     arg=_U32,
     path=st.none() | st.binary(max_size=199),
+    inode=_U64,
     ino=_U64,
     dev=_U32,
-    exhausted=st.integers(0, 2),
+    detail=_U32,
 )
 _lasts = st.builds(
     LastEvent, _U32, _U64, _U64, _U64, _U64, st.lists(_S32, max_size=23).map(tuple), st.booleans()
@@ -307,7 +311,7 @@ _near = st.tuples(st.integers(-20, 90), st.integers(-20, 90)) | st.tuples(_S32, 
     st.binary(max_size=300)
     | st.builds(lambda op, rest: op.to_bytes(4, "little") + rest, _kinds, st.binary(max_size=300))
     | st.builds(
-        lambda op, lengths, tail: CALL.pack(op, 1, 2, 3, 4, *lengths, *range(11), b"agent") + tail,
+        lambda op, lengths, tail: CALL.pack(op, 1, 2, 3, 4, *lengths, *range(12), b"agent") + tail,
         st.sampled_from([1, 2, 3]),
         _near,
         st.integers(0, 150).map(bytes),
@@ -438,42 +442,3 @@ def test_users_are_whole_rows() -> None:
     assert decode_users(content) == rows
     with pytest.raises(WireError):
         decode_users(content[:-1])
-
-
-# --- what was refused ---
-
-
-def _spilled(event: CallEvent) -> bytes:
-    path = (event.path or b"") + b"\0"
-    return SPILLED.pack(call_record(event)[: CALL.size], 0x17, path[:128])
-
-
-def test_a_refused_call_is_as_it_was() -> None:
-    event = add(111, 7, path=b"/run/\xff", stack=RawStack(bytes(range(16)), 0x1234, 0))
-
-    assert decode_spilled(_spilled(event), bytes(range(16)) + bytes(496)) == event
-    assert spilled_stack_id(_spilled(event)) == 0x17
-
-
-def test_a_refused_call_without_its_frames_says_so() -> None:
-    event = add(111, 7, stack=RawStack(bytes(range(16)), 0x1234, 0))
-
-    stack = decode_spilled(_spilled(event), b"").caller.stack
-    assert (stack.frames, stack.error) == (b"", -errno.ENOBUFS)
-
-
-@pytest.mark.parametrize(("length", "kept"), [(127, True), (128, False), (4095, False)])
-def test_a_refused_call_keeps_a_path_whole_or_not_at_all(length: int, kept: bool) -> None:
-    path = b"/" + b"p" * (length - 1)
-    event = add(111, 7, path=path)
-
-    assert decode_spilled(_spilled(event), b"").path == (path if kept else None)
-
-
-@given(st.binary(min_size=SPILLED.size - 1, max_size=SPILLED.size + 1), st.binary(max_size=600))
-def test_any_bytes_are_a_refused_call_or_a_wire_error(value: bytes, frames: bytes) -> None:
-    try:
-        event = decode_spilled(value, frames)
-    except WireError:
-        return
-    assert len(event.caller.stack.addresses()) * 8 == len(event.caller.stack.frames)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import enum
+import errno
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from tracer.core.events import IN_ONESHOT, Caller, CallEvent, Instance, Process
+from tracer.core.events import IN_ONESHOT, Caller, CallEvent, Instance, Op, Process
 from tracer.core.stack import Stack
-from tracer.core.walk import HolderFd, Target
+from tracer.core.walk import HolderFd, Inode, Payer, Target
 
 # How many names of ended processes and kinds of failures are told apart.
 _NAMES_MAX = 1024
 _FAILURES_MAX = 1024
 _QUICK_SITES_MAX = 65536
-_INO_BITS = 64
+_U64, _U32 = (1 << 64) - 1, (1 << 32) - 1
 # What the rest goes by.
 OTHERS = b"(others)"
 
@@ -134,7 +135,7 @@ class Watch:
     """
     One live watch.
 
-    `place` is the target as one number, a third of what the tuple takes, or None until a walk
+    `place` is the inode as one number, a third of what the tuple takes, or None until a walk
     told. `touched` is the time of the last event that spoke of it: what a walk older than that says
     does not count. `at_exit` is when a holder last ended with the watch still there. A million
     of these may be live: see tests/bench/memory.py before adding a field.
@@ -162,7 +163,7 @@ class Watch:
         mask: int,
         site: Site | None = None,
         path: bytes | None = None,
-        target: Target | None = None,
+        inode: Inode | None = None,
     ) -> None:
         self.wd = wd
         self.origin = origin
@@ -173,23 +174,31 @@ class Watch:
         self.added_at = added_at
         self.touched = added_at
         self.at_exit = 0
-        self.place = None if target is None else place_of(*target)
+        self.place = None if inode is None else place_of(*inode)
 
     @property
-    def target(self) -> Target | None:
+    def inode(self) -> Inode | None:
         """What is watched; None until a walk told."""
         if self.place is None:
             return None
-        return Target(self.place >> _INO_BITS, self.place & (1 << _INO_BITS) - 1)
+        place = self.place
+        return Inode(place >> 128, place & _U64, place >> 64 & _U32, place >> 96 & _U32)
+
+    @property
+    def target(self) -> Target | None:
+        """The same without what only the kernel side understands."""
+        inode = self.inode
+        return None if inode is None else inode.target
 
 
-def place_of(dev: int, ino: int) -> int:
-    return dev << _INO_BITS | ino
+def place_of(address: int, ino: int, dev: int, generation: int) -> int:
+    """The fields of an Inode as one number."""
+    return address << 128 | generation << 96 | dev << 64 | ino
 
 
 class InstanceAccount:
     """
-    One live instance and its watches by descriptor.
+    One live instance and its watches by descriptor. `payer` is charged for it, None if not known.
 
     `without_target` are the descriptors of which no walk has told what they watch. `holders` are
     as the last walk found them, before that the opener; `ended_holders` are those that ended with
@@ -204,6 +213,7 @@ class InstanceAccount:
         "opened_at",
         "opener",
         "opening_site",
+        "payer",
         "queued",
         "removed_at",
         "watches",
@@ -215,6 +225,7 @@ class InstanceAccount:
         self.opened_at = opened_at
         self.opener: ProcessAccount | None = None
         self.opening_site: Site | None = None
+        self.payer: Payer | None = None
         self.holders: tuple[HolderFd, ...] = ()
         self.queued = 0
         self.watches: dict[int, Watch] = {}
@@ -274,13 +285,13 @@ class Accounts:
         account.uid = caller.uid
         return account
 
-    def fail(self, event: CallEvent, account: ProcessAccount) -> None:
-        account.failed += 1
+    def fail(self, event: CallEvent, account: ProcessAccount, times: int = 1) -> None:
+        account.failed += times
         caller = event.caller
-        kind = Failure(caller.op, -event.ret, caller.process, caller.comm, event.exhausted)
+        kind = Failure(caller.op, -event.ret, caller.process, caller.comm, _exhausted(event))
         if kind not in self.failures and len(self.failures) >= _FAILURES_MAX:
             kind = kind._replace(process=None, comm=OTHERS)
-        self.failures[kind] += 1
+        self.failures[kind] += times
 
     def site(self, stack: Stack, caller: Caller, account: ProcessAccount) -> Site:
         """The site of a call; the same caller and stack come as the same objects, most times."""
@@ -336,6 +347,10 @@ class Accounts:
             into.added += site.added
             into.removed.update(site.removed)
         self._sites_of_callers.clear()
+
+
+def _exhausted(event: CallEvent) -> int:
+    return event.detail if (event.caller.op, event.ret) == (Op.INIT, -errno.EMFILE) else 0
 
 
 def _place(stack: Stack, caller: Caller, account: ProcessAccount) -> Place:

@@ -13,10 +13,15 @@ _Key = tuple[Instance, Optional[int]]
 
 
 class Departure(NamedTuple):
-    """`was_live`: whether the ledger had the watch when it went."""
+    """
+    At `ts`. `was_live`: whether the ledger had the watch when it went; of an instance, `live` are
+    the descriptors that it had.
+    """
 
     cause: Cause
-    was_live: bool
+    ts: int
+    was_live: bool = False
+    live: frozenset[int] = frozenset()
 
 
 class Departures:
@@ -34,14 +39,18 @@ class Departures:
     def __len__(self) -> int:
         return len(self._known)
 
-    def note(self, ts: int, instance: Instance, wd: int | None, departure: Departure) -> None:
+    def note(self, instance: Instance, wd: int | None, departure: Departure) -> None:
         """`wd` None: the instance with all its watches."""
         self._known[instance, wd] = departure
-        self._order.append((ts, (instance, wd)))
+        self._order.append((departure.ts, (instance, wd)))
 
     def of(self, instance: Instance, wd: int | None) -> Departure | None:
         """How the watch went, by itself or with its instance; None if it did not."""
-        return self._known.get((instance, wd)) or self._known.get((instance, None))
+        found = self._known.get((instance, wd))
+        whole = self._known.get((instance, None)) if found is None else None
+        if whole is not None and wd is not None:
+            return whole._replace(was_live=wd in whole.live)
+        return found or whole
 
     def forget(self, before: int) -> None:
         """Drop what is older."""

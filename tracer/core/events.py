@@ -19,6 +19,14 @@ class Op(enum.IntEnum):
     CLOSED = 6
 
 
+class Tally(enum.IntEnum):
+    """What refused calls were of which only the number is left, as in bpf/wire.h."""
+
+    PAIR = 1
+    UPDATE = 2
+    FAILURE = 3
+
+
 class Exhausted(enum.IntEnum):
     """What a call that failed with EMFILE had none left of, as in bpf/wire.h."""
 
@@ -92,8 +100,10 @@ class CallEvent(NamedTuple):
     """
     One finished inotify call. Times are nanoseconds; `path` is raw bytes.
 
-    `ino` and `dev` (kernel dev_t) are what a new watch is on; 0 if that could not be told.
-    `exhausted` is one of Exhausted.
+    Of a new watch, what it is on: the address of the `inode`, its number `ino`, `dev` (kernel
+    dev_t) and generation (`detail`), zeros if that could not be told. Of a new instance, who is
+    charged: the user namespace (`ino`) and the uid (`dev`). After EMFILE `detail` is one of
+    Exhausted.
     """
 
     ts: int
@@ -101,9 +111,10 @@ class CallEvent(NamedTuple):
     ret: int
     arg: int
     path: bytes | None
+    inode: int = 0
     ino: int = 0
     dev: int = 0
-    exhausted: int = Exhausted.UNKNOWN
+    detail: int = 0
 
     @property
     def op(self) -> int:
@@ -115,6 +126,15 @@ class CallEvent(NamedTuple):
         if self.caller.op == Op.ADD:
             return self.ret
         return self.arg if self.arg < 1 << 31 else self.arg - (1 << 32)
+
+
+class TallyEvent(NamedTuple):
+    """So many refused calls like `call`, which was the first of them."""
+
+    ts: int
+    call: CallEvent
+    tally: Tally
+    times: int
 
 
 class LastEvent(NamedTuple):
@@ -170,7 +190,7 @@ class ClosedEvent(NamedTuple):
         return Instance(self.group, self.gen)
 
 
-Event = Union[CallEvent, LastEvent, GoneEvent, ClosedEvent]
+Event = Union[TallyEvent, CallEvent, LastEvent, GoneEvent, ClosedEvent]
 
 # include/uapi/linux/inotify.h
 _MASK_NAMES = (

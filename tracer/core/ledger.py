@@ -20,7 +20,7 @@ from tracer.core.accounts import (
     Watch,
     place_of,
 )
-from tracer.core.comparison import Difference, InFlight, difference
+from tracer.core.comparison import Difference, InFlight, difference, missing_instances
 from tracer.core.departures import Departure, Departures
 from tracer.core.events import (
     IN_MASK_ADD,
@@ -32,9 +32,11 @@ from tracer.core.events import (
     LastEvent,
     Op,
     Process,
+    Tally,
+    TallyEvent,
 )
 from tracer.core.stack import Stack
-from tracer.core.walk import HolderFd, KernelWatch, Walk, WatchRows
+from tracer.core.walk import HolderFd, KernelWatch, Payer, Walk, WatchRows
 
 # How long a removed descriptor is remembered, so that its add, should it arrive late, does not
 # come back to life. Far above the order's slack.
@@ -82,7 +84,7 @@ class Ledger:
             # another thread closed the descriptor meanwhile: the next walk tells what remained
             return
         elif self._departures and (
-            departure := self._departures.of(caller.instance, _wd_of(event))
+            departure := self._departures.of(self.recognized(caller.instance), _wd_of(event))
         ):
             self._apply_late(event, account, stack, departure)
         elif caller.op == Op.INIT:
@@ -91,6 +93,21 @@ class Ledger:
             self._add(event, account, stack)
         else:
             self._remove_by_call(event)
+
+    def apply_tally(self, event: TallyEvent, stack: Stack) -> None:
+        """Calls that a buffer refused, and that left nothing but their number."""
+        caller = event.call.caller
+        account = self.accounts.caller(caller)
+        if event.tally is Tally.FAILURE:
+            self.accounts.fail(event.call, account, event.times)
+        elif event.tally is Tally.UPDATE:
+            account.updated += event.times
+            self.totals.updated += event.times
+        else:
+            site = self.accounts.site(stack, caller, account)
+            for counted in (site, account, self.totals):
+                counted.added += event.times
+                counted.removed[Cause.RM_WATCH] += event.times
 
     def apply_last(self, event: LastEvent) -> None:
         """The watches that an instance still had when a process holding it ended."""
@@ -110,10 +127,11 @@ class Ledger:
 
     def apply_gone(self, event: GoneEvent, cause: Cause) -> None:
         """A watch went without a traced call."""
-        account = self.instances.get(self.recognized(event.instance))
+        key = self.recognized(event.instance)
+        account = self.instances.get(key)
         watch = account.watches.get(event.wd) if account is not None else None
-        departure = Departure(cause, was_live=watch is not None)
-        self._departures.note(event.ts, event.instance, event.wd, departure)
+        departure = Departure(cause, event.ts, was_live=watch is not None)
+        self._departures.note(key, event.wd, departure)
         if account is not None:
             # a walk that began before it still lists the watch
             account.removed_at[event.wd] = event.ts
@@ -123,9 +141,10 @@ class Ledger:
 
     def apply_closed(self, event: ClosedEvent) -> None:
         """An instance went with all its watches."""
-        departure = Departure(Cause.CLOSED, was_live=False)
-        self._departures.note(event.ts, event.instance, None, departure)
-        account = self.instances.get(self.recognized(event.instance))
+        key = self.recognized(event.instance)
+        account = self.instances.get(key)
+        live = frozenset(account.watches) if account is not None else frozenset()
+        self._departures.note(key, None, Departure(Cause.CLOSED, event.ts, live=live))
         if account is None:
             return
         closer = {one.process for one in account.holders if one.process.pid == event.tgid}
@@ -151,8 +170,8 @@ class Ledger:
         process.removed[departure.cause] += 1
         self.totals.added += 1
         self.totals.removed[departure.cause] += 1
-        departure = departure._replace(was_live=True)
-        self._departures.note(event.ts, event.caller.instance, event.wd, departure)
+        departure = departure._replace(was_live=True, ts=event.ts)
+        self._departures.note(self.recognized(event.caller.instance), event.wd, departure)
 
     def forget_removals(self, before: int) -> None:
         """Drop the memory of removals that no late event can contradict any more."""
@@ -169,6 +188,8 @@ class Ledger:
         account.opener = process
         account.opening_site = self.accounts.site(stack, caller, process)
         account.holders = (HolderFd(caller.process, event.ret),)
+        if event.ino:
+            account.payer = event.ino, event.dev
 
     def _add(self, event: CallEvent, process: ProcessAccount, stack: Stack) -> None:
         ts, wd = event.ts, event.ret
@@ -195,8 +216,8 @@ class Ledger:
             self.totals.removed[Cause.RM_WATCH] += 1
             return
         watch = Watch(wd, Origin.TRACED, process, ts, event.arg, site, event.path)
-        if event.ino:
-            watch.place = place_of(event.dev, event.ino)
+        if event.inode:
+            watch.place = place_of(event.inode, event.ino, event.dev, event.detail)
         self._enter(account, watch)
 
     def _remove_by_call(self, event: CallEvent) -> None:
@@ -211,12 +232,22 @@ class Ledger:
 
     # the kernel's list
 
-    def difference(self, walk: Walk) -> Difference:
+    def difference(self, walk: Walk, *, exact: bool = False) -> Difference:
         """What the kernel says otherwise."""
-        return difference(self.instances, walk, self._in_flight)
+        return difference(self.instances, walk, self._in_flight, self._departures, exact)
+
+    def payers_of_missing(self, walk: Walk) -> set[Payer]:
+        """Who is charged for instances that a walk did not find, if they live."""
+        missing = missing_instances(self.instances, walk)
+        return {account.payer for account in missing if account.payer is not None}
 
     def reconcile(
-        self, walk: Walk, *, baseline: bool = False, cause_of: CauseOf = _unknown
+        self,
+        walk: Walk,
+        *,
+        baseline: bool = False,
+        exact: bool = False,
+        cause_of: CauseOf = _unknown,
     ) -> Difference:
         """
         Make the ledger say what the kernel says; returns what had to change.
@@ -225,7 +256,7 @@ class Ledger:
         with `baseline`, was there before the trace. `cause_of` tells why a watch went of which
         no event has told.
         """
-        change = self.difference(walk)
+        change = self.difference(walk, exact=exact)
         for account in change.closed:
             self._close(account, cause_of)
         for account, watch in change.gone:
@@ -265,13 +296,14 @@ class Ledger:
         walked = walk.instances[key]
         account = self._instance(key, 0 if origin is Origin.BASELINE else walk.began)
         owner = account.opener or self.accounts.process(walked.holders[0].process)
-        watch = Watch(wd, origin, owner, walk.began, kernel_watch.mask, target=kernel_watch.target)
+        watch = Watch(wd, origin, owner, walk.began, kernel_watch.mask, inode=kernel_watch.inode)
         self._enter(account, watch)
 
     def _refresh(self, walk: Walk) -> None:
         for key, walked in walk.instances.items():
             account = self._instance(key, walk.began)
             account.holders = walked.holders
+            account.payer = walked.payers[0] if walked.payers else account.payer
             # an instance may outlive any number of processes that held it
             account.ended_holders &= {holder.process for holder in walked.holders}
             account.queued = walked.queued
@@ -281,7 +313,7 @@ class Ledger:
     def _learn_targets(self, account: InstanceAccount, watches: WatchRows) -> None:
         for wd, kernel_watch in watches.only(account.without_target.copy()):
             account.without_target.discard(wd)
-            account.watches[wd].place = place_of(kernel_watch.dev, kernel_watch.ino)
+            account.watches[wd].place = place_of(*kernel_watch.inode)
 
     # processes
 
@@ -298,10 +330,10 @@ class Ledger:
             if not account.live and process not in busy
         ]
 
-    def payers(self) -> set[int]:
-        """The users that opened the instances, as far as the calls were seen."""
-        openers = (account.opener for account in self.instances.values())
-        return {opener.uid for opener in openers if opener is not None and opener.uid is not None}
+    def payers(self) -> set[Payer]:
+        """Who is charged for the instances, as far as it is known."""
+        payers = (account.payer for account in self.instances.values())
+        return {payer for payer in payers if payer is not None}
 
     def fold(self, ended: Iterable[Process]) -> None:
         """Sum up by name what these did; only for those that are idle and have ended."""

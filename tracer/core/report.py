@@ -23,9 +23,10 @@ class Host:
 @dataclass(frozen=True)
 class TraceSummary:
     """
-    `removed` by cause over all sites. `lost` records never reached user space; `healed` of them
-    had no lasting effect. `complete`: the ledger was verified equal to the kernel at the end.
-    `unfollowed` descendants of the command were not traced: too many ran at a time.
+    `removed` by cause over all sites. `lost` records did not fit the buffers; `healed` of them were
+    taken back from where the kernel side keeps them. `complete`: the ledger was verified equal to
+    the kernel at the end. `unfollowed` descendants of the command were not traced: too many ran at
+    a time.
     """
 
     seconds: float

@@ -87,7 +87,7 @@ def judge(site: SiteHistory) -> Judgement:
 
 def unseen(live: int, freed_by_exit: int) -> Judgement:
     """Of watches that a walk found, and whose calls were not seen."""
-    text = "found in the kernel's list: the call was lost, or made in 32-bit mode"
+    text = "in the kernel's list: call lost, 32-bit, or made by an untraced process"
     evidence = [Evidence("unseen", text)]
     if freed_by_exit:
         evidence.append(_freed_by_exit(freed_by_exit, live))

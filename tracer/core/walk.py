@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from tracer.core.events import Instance, Process
 from tracer.core.wire import WATCH_ROW, WatchRow
+
+# who is charged: the inode number of a user namespace, and a uid
+Payer = tuple[int, int]
 
 
 class Target(NamedTuple):
@@ -18,21 +21,37 @@ class Target(NamedTuple):
     ino: int
 
 
-class KernelWatch(NamedTuple):
-    """A watch as the kernel tells it, of the inode `ino` on `dev`."""
+class Inode(NamedTuple):
+    """
+    An inode for all time: its number on a device is used again, not with the same generation.
 
-    dev: int
+    `address` is where the kernel has or had it, 0 if that is not known.
+    """
+
+    address: int
     ino: int
-    mask: int
+    dev: int
+    generation: int
 
     @property
     def target(self) -> Target:
         return Target(self.dev, self.ino)
 
 
+class KernelWatch(NamedTuple):
+    """A watch as the kernel tells it."""
+
+    inode: Inode
+    mask: int
+
+    @property
+    def target(self) -> Target:
+        return self.inode.target
+
+
 class WatchRows:
     """
-    The watches of one instance, kept as the rows they came in: a million take 24 MB so, and ten
+    The watches of one instance, kept as the rows they came in: a million take 32 MB so, and ten
     times that as objects.
 
     `portions` are whole rows of bpf/wire.h, in the order in which they were read.
@@ -55,14 +74,12 @@ class WatchRows:
                 continue
             for at, wd in enumerate(column):
                 if wd in wanted:
-                    row = WatchRow(*WATCH_ROW.unpack_from(portion, at * WATCH_ROW.size))
-                    yield wd, KernelWatch(row.dev, row.ino, row.mask)
+                    yield _watch(WATCH_ROW.unpack_from(portion, at * WATCH_ROW.size))
 
     def __iter__(self) -> Iterator[tuple[int, KernelWatch]]:
         """Descriptors and what they watch."""
         for portion in self._portions:
-            for row in map(WatchRow._make, WATCH_ROW.iter_unpack(portion)):
-                yield row.wd, KernelWatch(row.dev, row.ino, row.mask)
+            yield from map(_watch, WATCH_ROW.iter_unpack(portion))
 
     def compare(self, known: Mapping[int, object]) -> tuple[set[int], set[int]]:
         """The descriptors that only `known` has, and those that only the kernel has."""
@@ -81,6 +98,11 @@ class WatchRows:
         return gone, unlisted
 
 
+def _watch(fields: tuple[int, ...]) -> tuple[int, KernelWatch]:
+    row = WatchRow(*fields)
+    return row.wd, KernelWatch(Inode(row.inode, row.ino, row.dev, row.generation), row.mask)
+
+
 def _descriptors(portion: memoryview) -> array[int]:
     ints = array("i")
     ints.frombytes(portion)
@@ -88,7 +110,7 @@ def _descriptors(portion: memoryview) -> array[int]:
 
 
 # where the descriptor stands in a row, in ints
-_WD_AT = 2
+_WD_AT = 4
 
 
 class HolderFd(NamedTuple):
@@ -123,7 +145,7 @@ class WalkedInstance(NamedTuple):
     queued: int
     read_at: int
     watches: WatchRows | None
-    payers: tuple[tuple[int, int], ...] = ()
+    payers: tuple[Payer, ...] = ()
 
 
 class Charge(NamedTuple):
@@ -132,6 +154,10 @@ class Charge(NamedTuple):
     user: UserUse
     watches: int
     instances: int
+
+    @property
+    def payer(self) -> Payer:
+        return self.user.userns, self.user.uid
 
     @property
     def agrees(self) -> bool:
@@ -149,14 +175,15 @@ class Walk(NamedTuple):
     """
     Instances and their users. Times are nanoseconds of CLOCK_MONOTONIC.
 
-    `hidden` by uid, of all instances whatever is left of them by :meth:`only`.
+    `hidden` is of all instances whatever is left of them by :meth:`only`; the watches of one that
+    could not be read count as hidden.
     """
 
     began: int
     ended: int
     instances: Mapping[Instance, WalkedInstance]
     users: tuple[UserUse, ...]
-    hidden: Mapping[int, Hidden] = {}
+    hidden: Mapping[Payer, Hidden] = {}
 
     def only(self, wanted: Callable[[WalkedInstance], bool]) -> Walk:
         """The walk as if there were no other instances."""
@@ -185,30 +212,38 @@ class Walk(NamedTuple):
         Counters are read a moment before or after the watches: what happens meanwhile is a
         difference that does not last.
         """
-        watches: Counter[tuple[int, int]] = Counter()
-        instances: Counter[tuple[int, int]] = Counter()
-        unread: set[tuple[int, int]] = set()
+        unread = {
+            payer
+            for walked in self.instances.values()
+            if walked.watches is None
+            for payer in walked.payers
+        }
+        return [charge for charge in self._all_charges() if charge.payer not in unread]
+
+    def _all_charges(self) -> list[Charge]:
+        watches: Counter[Payer] = Counter()
+        instances: Counter[Payer] = Counter()
         for walked in self.instances.values():
             instances.update(walked.payers)
-            if walked.watches is None:
-                unread.update(walked.payers)
-                continue
             for payer in walked.payers:
-                watches[payer] += len(walked.watches)
+                watches[payer] += len(walked.watches or ())
         users = {(user.userns, user.uid): user for user in self.users}
-        return [
-            Charge(user, watches[payer], instances[payer])
-            for payer, user in users.items()
-            if payer not in unread
-        ]
+        return [Charge(user, watches[payer], instances[payer]) for payer, user in users.items()]
+
+    def stood_still(self, before: Walk, payers: Set[Payer]) -> bool:
+        """Whether nothing that these users are charged for came or went since `before`."""
+        now, then = (
+            {charge for charge in walk._all_charges() if charge.payer in payers}
+            for walk in (self, before)
+        )
+        return now == then
 
     def with_hidden(self) -> Walk:
         """The same with `hidden` told from it; for a walk that is whole."""
-        hidden: dict[int, Hidden] = {}
-        for user, watches, instances in self.charges():
-            known = hidden.get(user.uid, Hidden(0, 0))
-            hidden[user.uid] = Hidden(
-                max(known.instances, user.instances - instances),
-                max(known.watches, user.watches - watches),
+        hidden = {
+            charge.payer: Hidden(
+                charge.user.instances - charge.instances, charge.user.watches - charge.watches
             )
+            for charge in self._all_charges()
+        }
         return self._replace(hidden=hidden)

@@ -27,17 +27,18 @@ from tracer.core.events import (
 )
 
 HEAD = struct.Struct("=IIQ")
-_CALL = struct.Struct("=IIQiIiiQII")
+_CALL = struct.Struct("=IIQiIiiQQII")
 _CALLER = struct.Struct("=QQQQIIIi16s")
 CALL = struct.Struct(_CALL.format + _CALLER.format[1:])
 LAST = struct.Struct("=IIQQQQII")
 GONE = struct.Struct("=IIQQQii")
 CLOSED = struct.Struct("=IIQQQ")
 SPILL_KEY = struct.Struct("=QQiI")
-SPILLED = struct.Struct(f"={CALL.size}sQ128s")
+SPILLED = struct.Struct(f"={CALL.size}sQQ128s")
+TALLY_KEY = struct.Struct("=QQIIiI")
 SPILLED_STACK = struct.Struct("=512s")
 HOLDER = struct.Struct("=QQQQIIIIQII")
-WATCH_ROW = struct.Struct("=QiIII")
+WATCH_ROW = struct.Struct("=QQiIII")
 USER_ROW = struct.Struct("=QQqqqqII")
 WALK_CONTROL = struct.Struct("=QQIIIIII")
 ARRIVAL = struct.Struct("=QII")
@@ -105,11 +106,12 @@ class WalkControl(NamedTuple):
 class WatchRow(NamedTuple):
     """One watch of the kernel's own list; `dev` is the kernel's dev_t."""
 
+    inode: int
     ino: int
     wd: int
     dev: int
     mask: int
-    unused: int = 0
+    generation: int
 
 
 class UserRow(NamedTuple):
@@ -181,6 +183,11 @@ def spilled_stack_id(value: bytes) -> int:
     return int(SPILLED.unpack(value)[1])
 
 
+def spilled_times(value: bytes) -> int:
+    """How many calls a record stands for."""
+    return int(SPILLED.unpack(value)[2])
+
+
 def decode_spilled(value: bytes, frames: bytes) -> CallEvent:
     """
     A call that a buffer refused.
@@ -190,8 +197,8 @@ def decode_spilled(value: bytes, frames: bytes) -> CallEvent:
     """
     if len(value) != SPILLED.size:
         raise WireError(f"spilled call of {len(value)} bytes")
-    call, _, path = SPILLED.unpack(value)
-    op, tgid, ts, ret, arg, stack_bytes, path_bytes, ino, dev, exhausted = _CALL.unpack_from(call)
+    call, _, _, path = SPILLED.unpack(value)
+    op, tgid, ts, ret, arg, stack_bytes, path_bytes, *what = _CALL.unpack_from(call)
     if stack_bytes > 0 and stack_bytes % _FRAME_BYTES:
         raise WireError(f"spilled call with {stack_bytes} bytes of frames")
     if stack_bytes > len(frames):
@@ -200,13 +207,14 @@ def decode_spilled(value: bytes, frames: bytes) -> CallEvent:
         op, tgid, min(stack_bytes, 0), call[_CALL.size :] + frames[: max(stack_bytes, 0)]
     )
     kept = path[: path_bytes - 1] if 0 < path_bytes <= len(path) else None
-    return CallEvent(ts, caller, ret, arg, kept, ino, dev, exhausted)
+    return CallEvent(ts, caller, ret, arg, kept, *what)
 
 
 def _decode_call(record: bytes) -> CallEvent:
     if len(record) < CALL.size:
         raise WireError(f"call of {len(record)} bytes")
-    op, tgid, ts, ret, arg, stack_bytes, path_bytes, ino, dev, exhausted = _CALL.unpack_from(record)
+    facts = _CALL.unpack_from(record)
+    op, tgid, ts, ret, arg, stack_bytes, path_bytes, inode, ino, dev, detail = facts
     path_at = CALL.size
     if stack_bytes > 0:
         if stack_bytes % _FRAME_BYTES:
@@ -217,7 +225,7 @@ def _decode_call(record: bytes) -> CallEvent:
         raise WireError(f"call of {len(record)} bytes holds {end}")
     caller = _caller(op, tgid, stack_bytes if stack_bytes < 0 else 0, record[_CALL.size : path_at])
     path = record[path_at : end - 1] if path_bytes > 0 else None
-    return _make_event((ts, caller, ret, arg, path, ino, dev, exhausted))
+    return _make_event((ts, caller, ret, arg, path, inode, ino, dev, detail))
 
 
 # past the __new__ of a NamedTuple, which is Python: this runs for every call of a flood

@@ -42,7 +42,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "inotify_group_private_data": (("ucounts",),),
     "fsnotify_mark": (("g_list",), ("group",), ("flags",), ("mask",), ("connector",)),
     "fsnotify_mark_connector": (("obj",),),
-    "inode": (("i_ino",), ("i_sb",), ("i_fsnotify_marks",)),
+    "inode": (("i_ino",), ("i_sb",), ("i_fsnotify_marks",), ("i_generation",), ("i_nlink",)),
     "super_block": (("s_dev",),),
     "inotify_inode_mark": (("wd",),),
     "ucounts": (("ns",), ("uid",), ("ucount",)),

@@ -37,15 +37,20 @@ def diagnose() -> Diagnosis:
     """Changes nothing that stays. What needs root is not tried without."""
     is_root = os.geteuid() == 0
     mode = _automatic() if is_root else None
+    iterator = _as_root(is_root, "kernel's list", _iterator, needed=False)
     checks = (
         Check("kernel", True, f"Linux {platform.release()}, {platform.machine()}"),
         _root(is_root),
         _tried("BCC", _bcc, needed=True),
-        *(_as_root(is_root)),
+        _as_root(is_root, "BPF", _bpf),
+        _as_root(is_root, "BTF", _btf),
+        iterator,
+        _as_root(is_root, "locked memory", _locked_memory),
         *_modes(is_root),
         _removals(mode),
         _callers_in_32_bit(mode),
-        _fdinfo(),
+        # one of the two must tell what is watched
+        _fdinfo()._replace(needed=iterator.works is False),
     )
     return Diagnosis(checks, mode.value if mode is not None else None)
 
@@ -68,18 +73,8 @@ def _tried(name: str, trial: Callable[[], str], needed: bool = False) -> Check:
         return Check(name, False, str(error), needed=needed)
 
 
-def _as_root(is_root: bool) -> Iterator[Check]:
-    trials = (
-        ("BPF", _bpf),
-        ("BTF", _btf),
-        ("kernel's list", _iterator),
-        ("locked memory", _locked_memory),
-    )
-    for name, trial in trials:
-        if is_root:
-            yield _tried(name, trial, needed=True)
-        else:
-            yield Check(name, None, _UNTRIED, needed=True)
+def _as_root(is_root: bool, name: str, trial: Callable[[], str], needed: bool = True) -> Check:
+    return _tried(name, trial, needed) if is_root else Check(name, None, _UNTRIED, needed=needed)
 
 
 def _bcc() -> str:
@@ -111,7 +106,10 @@ def _iterator() -> str:
             type_id = 0
     refusal = try_iterator(type_id) if type_id else "this kernel has none"
     if refusal:
-        raise InotraceError(f"no iterator over open files: {refusal}; Linux 5.8 or later has it")
+        raise InotraceError(
+            f"read from /proc instead, which holds up programs with very many watches: "
+            f"no iterator over open files ({refusal})"
+        )
     return "read by an iterator, without locks of the traced programs"
 
 
@@ -155,13 +153,15 @@ def _removals(mode: Mode | None) -> Check:
         return Check(name, None, "not tried: no mode works")
     if mode is not Mode.TRACEPOINT:
         return Check(name, True, "without a call: told as they happen, with the cause")
+    cause = "with the cause where what is left behind tells it"
     if kernel_symbols().address(WORKER):
-        return Check(name, True, "without a call: found within about 0.1 s by a doorbell, no cause")
+        found = f"without a call: found within about 0.1 s by a doorbell, {cause}"
+        return Check(name, True, found)
     advice = "'sysctl kernel.kptr_restrict=1'" if WORKER in kernel_symbols() else ""
     return Check(
         name,
         False,
-        "without a call: found every 2 s and at the end, no doorbell: "
+        f"without a call: found every 2 s and at the end, {cause}; no doorbell: "
         f"/proc/kallsyms does not tell where {WORKER} is",
         advice,
     )

@@ -46,17 +46,13 @@ class Counters(NamedTuple):
     """
     Records that the kernel side made, and what became of those that found a buffer full.
 
-    As enum counter in bpf/common.c: `lost` are all that were refused; failed calls, updates, and
-    pairs of add and removal (two records each) are counted only, of `unhealed` nothing is left,
-    and the others wait in the spill or were taken from there. `unfollowed` are descendants that
-    are not traced because too many are.
+    As enum counter in bpf/common.c: `lost` are all that were refused; of `unhealed` of them nothing
+    is left, the others wait in the spill or were taken from there. `unfollowed` are descendants
+    that are not traced because too many are.
     """
 
     submitted: int
     lost: int
-    failures: int
-    updates: int
-    pairs: int
     unhealed: int
     unfollowed: int
 
@@ -222,7 +218,7 @@ def _load(scope: Scope, mode: Mode) -> Any:
     names = ["common.c", "spill.c", "rows.c", "ask.c", "calls.c"]
     if mode is not Mode.TRACEPOINT:
         names.append("removals.c")
-    names += [f"{mode.value}.c", "walk.c"]
+    names += [f"{mode.value}.c", "walk.c", "inode.c"]
     if scope.follow:
         names.append("descendants.c")
     bpf = _compiled(names, [*_tunables(scope), *_mode_definitions(mode)])

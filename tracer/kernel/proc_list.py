@@ -27,6 +27,9 @@ from tracer.kernel.rows import RowMaps, learn_inotify_fops, new_pass, walk_by
 _NO_MORE_FDS = 2**32 - 1
 # proc_task_getattr(), fs/proc/base.c: two of any folder and one for each thread
 _LINKS_OF_ONE_THREAD = 3
+# Where something forks without end, each look at /proc finds processes that the one before did not.
+# A walk that goes on after them never ends; what is missing then comes with the next walk.
+_LOOKS_MAX = 5
 _libc = ctypes.CDLL(None)
 
 
@@ -65,7 +68,10 @@ class ProcList:
         self._pass = new_pass()
         rows = Rows()
         seen: set[int] = set()
-        while new := set(running_pids()) - seen:
+        for _ in range(_LOOKS_MAX):
+            new = set(running_pids()) - seen
+            if not new:
+                break
             seen |= new
             for tid in (tid for pid in sorted(new) for tid in _tables(pid)):
                 with suppress(FileNotFoundError, ProcessLookupError):
@@ -131,4 +137,4 @@ def _tables(pid: int) -> Iterator[int]:
 
 
 def _packed(watches: tuple[FdWatch, ...]) -> bytes:
-    return b"".join([WATCH_ROW.pack(one.ino, one.wd, one.dev, one.mask, 0) for one in watches])
+    return b"".join([WATCH_ROW.pack(0, one.ino, one.wd, one.dev, one.mask, 0) for one in watches])

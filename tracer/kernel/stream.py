@@ -7,10 +7,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import chain
 from typing import NamedTuple
 
 from tracer.core.wire import ARRIVAL, Arrival
+from tracer.errors import InotraceError
 from tracer.kernel.cpus import online_cpus
 from tracer.kernel.probe import Probe
 from tracer.kernel.ring import Ring
@@ -61,7 +64,6 @@ class Stream:
         self._failure: BaseException | None = None
         self._stop = threading.Event()
         self._rings: dict[int, list[Ring]] = {}
-        self._cpus: frozenset[int] = frozenset()
         self._outputs = probe.outputs
         try:
             self._open_buffers()
@@ -108,7 +110,13 @@ class Stream:
             )
 
     def _open_buffers(self) -> None:
-        self._follow_cpus()
+        for cpu in online_cpus():
+            try:
+                self._rings[cpu] = self._opened(cpu)
+            except InotraceError:
+                # one that went since it was listed needs none
+                if cpu in online_cpus():
+                    raise
 
         def on_arrival(_cpu: int, address: int, _size: int) -> None:
             self._arrivals.append(Arrival(*ARRIVAL.unpack(ctypes.string_at(address, ARRIVAL.size))))
@@ -123,22 +131,29 @@ class Stream:
         Until it has one, what a CPU tells goes to the spill.
         """
         online = online_cpus()
-        if online == self._cpus:
-            return
-        # what a CPU that went had to tell must not be lost with its buffer
-        self._drain()
-        for cpu in self._cpus - online:
-            for ring in self._rings.pop(cpu):
-                ring.close()
-        for cpu in online - self._cpus:
-            self._rings[cpu] = [self._opened(output, cpu) for output in self._outputs]
-        self._cpus = online
+        for cpu in self._rings.keys() - online:
+            gone = self._rings.pop(cpu)
+            # what it had to tell must not be lost with its buffers, however much waits already
+            self._keep(_taken(gone), self._drained_until)
+            _close(gone)
+        for cpu in online - self._rings.keys():
+            # one that is refused may be on its way out: the next look tries again
+            with suppress(InotraceError):
+                self._rings[cpu] = self._opened(cpu)
 
-    def _opened(self, output: bytes, cpu: int) -> Ring:
-        ring = Ring(cpu, pages_per_cpu() if output == b"events" else _FEW_PAGES)
-        table = self._bpf[output]
-        table[table.Key(cpu)] = table.Leaf(ring.fd)
-        return ring
+    def _opened(self, cpu: int) -> list[Ring]:
+        """The buffers of a CPU; records come to them only once all of them are open."""
+        rings: list[Ring] = []
+        try:
+            for output in self._outputs:
+                rings.append(Ring(cpu, pages_per_cpu() if output == b"events" else _FEW_PAGES))
+            for output, ring in zip(self._outputs, rings):
+                table = self._bpf[output]
+                table[table.Key(cpu)] = table.Leaf(ring.fd)
+        except BaseException:
+            _close(rings)
+            raise
+        return rings
 
     def _run(self) -> None:
         try:
@@ -161,21 +176,30 @@ class Stream:
             time.sleep(_POLL_MS / 1000)
             return
         before = time.monotonic_ns()
-        contents = [
-            content for rings in self._rings.values() for ring in rings if (content := ring.take())
-        ]
+        contents = _taken(chain.from_iterable(self._rings.values()))
+        self._last_round = sum(map(len, contents))
+        self._keep(contents, before)
+
+    def _keep(self, contents: list[bytes], drained_until: int) -> None:
         with self._lock:
-            self._last_round = sum(map(len, contents))
             if contents:
-                self._rounds.append(Round(contents, before))
-                self._backlog += self._last_round
-            self._drained_until = before
+                self._rounds.append(Round(contents, drained_until))
+                self._backlog += sum(map(len, contents))
+            self._drained_until = drained_until
             self._lock.notify_all()
 
     def _close_rings(self) -> None:
         while self._rings:
-            for ring in self._rings.popitem()[1]:
-                ring.close()
+            _close(self._rings.popitem()[1])
+
+
+def _taken(rings: Iterable[Ring]) -> list[bytes]:
+    return [content for ring in rings if (content := ring.take())]
+
+
+def _close(rings: Iterable[Ring]) -> None:
+    for ring in rings:
+        ring.close()
 
 
 def pages_per_cpu() -> int:

@@ -10,6 +10,8 @@ import platform
 BPF = {"x86_64": 321, "aarch64": 280}
 PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 # enum bpf_cmd, include/uapi/linux/bpf.h
+PROG_TEST_RUN = 10
+MAP_LOOKUP_BATCH = 24
 MAP_LOOKUP_AND_DELETE_BATCH = 25
 
 _libc = ctypes.CDLL(None, use_errno=True)
