@@ -84,3 +84,45 @@ def test_an_instance_that_fell_out_of_its_socket_is_closed(
 
     assert report["audit"] == []
     assert report["trace"]["removed_by_cause"] == removed(closed=1)
+
+
+def test_an_instance_from_before_the_trace_may_be_in_a_socket_too(
+    stranger: Puppet, watchable: list[Path]
+) -> None:
+    fd = stranger.ok("init")
+    for folder in watchable[:2]:
+        stranger.ok("add", fd, folder)
+    here, there = divmod(stranger.ok("socketpair"), 1000)
+    with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
+        stranger.ok("send", here, fd)
+        stranger.ok("close", fd)
+        in_flight = report_object(session.finish())
+        stranger.ok("receive", there)
+        arrived = report_object(session.finish())
+
+    for report in (in_flight, arrived):
+        assert process_of(report, stranger.pid)["live"] == 2
+        assert report["trace"]["complete"]
+    assert in_flight["audit"] and not arrived["audit"]
+
+
+def test_two_that_could_be_the_one_in_the_socket_are_in_doubt(
+    stranger: Puppet, watchable: list[Path]
+) -> None:
+    """GIVEN two instances with two watches WHEN one is closed, one in flight THEN inconclusive."""
+    with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
+        here, there = divmod(stranger.ok("socketpair"), 1000)
+        for folders in (watchable[:2], watchable[2:4]):
+            fd = stranger.ok("init")
+            for folder in folders:
+                stranger.ok("add", fd, folder)
+        stranger.ok("send", here, fd)
+        stranger.ok("close", fd)
+        stranger.ok("close", fd - 1)
+        in_doubt = session.finish()
+        stranger.ok("receive", there)
+        known = session.finish()
+
+    assert not in_doubt.trace.complete and not in_doubt.conclusive
+    assert known.trace.complete
+    assert process_of(report_object(known), stranger.pid)["live"] == 2

@@ -260,3 +260,32 @@ def test_threads_add_and_remove_for_their_process(
 
     assert (found.added, found.live(puppet.pid)) == (23, 12)
     assert_removed(found.removed, rm_watch=11)
+
+
+def test_a_moved_target_that_a_32_bit_call_stopped_watching_was_not_deleted(
+    case: Case, puppet: Puppet, folders: list[Path]
+) -> None:
+    fd = puppet.ok("init")
+    wd = puppet.ok("add", fd, folders[0])
+    in_32_bit(puppet, "rm32", fd, wd)
+    folders[0].rename(folders[0].with_name("moved"))
+    found = case.agreed((puppet.pid, fd))
+
+    assert found.removed in ({"rm_watch": 1}, {"unknown": 1})
+
+
+def test_an_address_that_an_unseen_call_uses_again_is_another_instance(
+    case: Case, puppet: Puppet, folders: list[Path]
+) -> None:
+    """GIVEN 11 closed instances WHEN 32-bit calls open as many THEN nothing of the old is live."""
+    old = [puppet.ok("init") for _ in range(11)]
+    for fd, folder in zip(old, folders[:11]):
+        puppet.ok("add", fd, folder)
+    for fd in old:
+        puppet.ok("close", fd)
+    new = [in_32_bit(puppet, "init32") for _ in range(11)]
+    for fd, folder in zip(new, folders[11:22]):
+        in_32_bit(puppet, "add32", fd, folder)
+    found = case.agreed(*((puppet.pid, fd) for fd in new))
+
+    assert found.removed == {"closed": 11}
