@@ -65,7 +65,7 @@ def _own(walk: Walk, fd: int) -> WalkedInstance:
 def _by_iterator(kernel: KernelList, fd: int) -> dict[int, tuple[int, int, int]]:
     walked = _own(kernel.walk(), fd)
     assert walked.watches is not None
-    return {wd: (watch.ino, watch.dev, watch.mask) for wd, watch in walked.watches}
+    return {wd: (watch.inode.ino, watch.inode.dev, watch.mask) for wd, watch in walked.watches}
 
 
 def _by_fdinfo(fd: int) -> dict[int, tuple[int, int, int]]:
