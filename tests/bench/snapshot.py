@@ -17,7 +17,6 @@ from typing import Callable, NamedTuple
 
 from common import Worker, build, folder, more, print_table, require_root, tmpfs
 
-from tracer.core.wire import WALK_CONTROL, WalkControl
 from tracer.kernel.fdinfo import inotify_fds, read_watches
 from tracer.kernel.preflight import prepare
 from tracer.kernel.probe import Probe, Scope
@@ -30,8 +29,7 @@ class _KernelPart(KernelList):
     """A walk whose rows are thrown away: what the kernel takes of it."""
 
     def _take(self, rows: Rows) -> None:
-        control = WalkControl(*WALK_CONTROL.unpack_from(self._control))
-        WALK_CONTROL.pack_into(self._control, 0, *control._replace(watches=0, holders=0))
+        self._maps.steer(self._maps.control._replace(watches=0, holders=0, users=0))
 
 
 class Reading(NamedTuple):

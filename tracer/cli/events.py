@@ -100,7 +100,8 @@ def _stream(
         ends = time.monotonic() + duration if duration is not None else float("inf")
         while not stop.requested and time.monotonic() < ends:
             time.sleep(min(_STEP_S, max(ends - time.monotonic(), 0)))
-            show(chain.from_iterable(feed.ready(within_s=_STEP_S)))
+            if not feed.is_rushing:
+                show(chain.from_iterable(feed.ready(within_s=_STEP_S)))
         show(feed.all_until(time.monotonic_ns()))
         lost = feed.probe.counters().lost - feed.recovered
     out.append(printer.footer(printed, lost))

@@ -6,6 +6,7 @@ import enum
 import errno
 from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from tracer.core.events import IN_ONESHOT, Caller, CallEvent, Instance, Op, Process
@@ -16,6 +17,7 @@ from tracer.core.walk import HolderFd, Inode, Payer, Target
 _NAMES_MAX = 1024
 _FAILURES_MAX = 1024
 _QUICK_SITES_MAX = 65536
+_FOLDERS_SHARED = 4096
 _U64, _U32 = (1 << 64) - 1, (1 << 32) - 1
 # What the rest goes by.
 OTHERS = b"(others)"
@@ -135,19 +137,21 @@ class Watch:
     """
     One live watch.
 
-    `place` is the inode as one number, a third of what the tuple takes, or None until a walk
-    told. `touched` is the time of the last event that spoke of it: what a walk older than that says
-    does not count. `at_exit` is when a holder last ended with the watch still there. A million
-    of these may be live: see tests/bench/memory.py before adding a field.
+    The path is kept in two parts, of which one is shared. `place` is the inode as one number, a
+    third of what the tuple takes, or None until a walk told. `touched` is the time of the last
+    event that spoke of it: what a walk older than that says does not count. `at_exit` is when a
+    holder last ended with the watch still there. A million of these may be live: see
+    tests/bench/memory.py before adding a field.
     """
 
     __slots__ = (
         "added_at",
         "at_exit",
+        "folder",
         "is_oneshot",
+        "name",
         "origin",
         "owner",
-        "path",
         "place",
         "site",
         "touched",
@@ -169,7 +173,11 @@ class Watch:
         self.origin = origin
         self.owner = owner
         self.site = site
-        self.path = path
+        self.folder: bytes | None = None
+        self.name = path
+        if path is not None and b"/" in path:
+            folder, _, self.name = path.rpartition(b"/")
+            self.folder = _shared(folder)
         self.is_oneshot = bool(mask & IN_ONESHOT)
         self.added_at = added_at
         self.touched = added_at
@@ -177,12 +185,19 @@ class Watch:
         self.place = None if inode is None else place_of(*inode)
 
     @property
+    def path(self) -> bytes | None:
+        """As the call passed it."""
+        if self.name is None or self.folder is None:
+            return self.name
+        return self.folder + b"/" + self.name
+
+    @property
     def inode(self) -> Inode | None:
         """What is watched; None until a walk told."""
         if self.place is None:
             return None
         place = self.place
-        return Inode(place >> 128, place & _U64, place >> 64 & _U32, place >> 96 & _U32)
+        return Inode(place & _U64, place >> 128, place >> 96 & _U32, place >> 64 & _U32)
 
     @property
     def target(self) -> Target | None:
@@ -191,9 +206,16 @@ class Watch:
         return None if inode is None else inode.target
 
 
+@lru_cache(maxsize=_FOLDERS_SHARED)
+def _shared(folder: bytes) -> bytes:
+    """The same object for the same folder: who watches a tree names its folders again and again."""
+    return folder
+
+
 def place_of(address: int, ino: int, dev: int, generation: int) -> int:
     """The fields of an Inode as one number."""
-    return address << 128 | generation << 96 | dev << 64 | ino
+    # what is small comes last: it makes the number shorter
+    return ino << 128 | dev << 96 | generation << 64 | address
 
 
 class InstanceAccount:

@@ -14,7 +14,8 @@ from tracer.core.walk import Hidden, KernelWatch, Payer, Walk, WalkedInstance
 
 # How many watches of an instance are looked at to see that it is the one it was, in passing.
 _SAMPLE = 64
-_TARGET = (1 << 96) - 1
+# where number and device begin in a Watch's place: more is not known of all
+_TARGET_AT = 96
 
 
 class Difference(NamedTuple):
@@ -149,7 +150,7 @@ def _is_another(account: InstanceAccount, walked: WalkedInstance, sample: int | 
         if (
             watch is not None
             and watch.place is not None
-            and watch.place & _TARGET != place_of(*one.inode) & _TARGET
+            and watch.place >> _TARGET_AT != place_of(*one.inode) >> _TARGET_AT
         ):
             return True
     return False
