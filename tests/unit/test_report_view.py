@@ -199,7 +199,7 @@ def test_removed_watches_are_set_against_all_that_were_added() -> None:
         if line.startswith("MAYBE")
     ]
 
-    assert headline == "MAYBE 5 watches, one place in agent[1173], 1,495 of 1,500 were removed"
+    assert headline == "MAYBE 5 watches, one place in agent[1173], 1,495 of 1,500 are gone"
 
 
 @pytest.mark.parametrize(

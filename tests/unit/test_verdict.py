@@ -51,7 +51,7 @@ def test_growth_that_is_now_and_then_removed_is_possible() -> None:
 
     assert judgement.verdict is Verdict.POSSIBLE
     assert _kinds(judgement) == ["grows_to_end", "partly_removed"]
-    assert judgement.evidence[1].text == "7 were removed, 25 were not"
+    assert judgement.evidence[1].text == "7 are gone, 25 are not: 2 removed, 5 deleted"
 
 
 def test_a_burst_at_the_start_is_held() -> None:
@@ -148,7 +148,7 @@ def test_a_part_without_growth_is_told() -> None:
         ({Cause.RM_WATCH: 23}, "all were removed"),
         (
             {Cause.RM_WATCH: 23, Cause.DELETED: 1500, Cause.CLOSED: 2},
-            "all are gone, 1,502 of them without inotify_rm_watch",
+            "all are gone: 23 removed, 1,500 deleted, 2 closed",
         ),
     ],
 )

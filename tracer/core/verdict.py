@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tracer.core.accounts import Cause
@@ -79,7 +79,7 @@ def judge(site: SiteHistory) -> Judgement:
         verdict = Verdict.LEAK
     else:
         verdict = Verdict.POSSIBLE
-    evidence.append(_removals(removed, len(old)))
+    evidence.append(_removals(site.removed, len(old)))
     if site.freed_by_exit:
         evidence.append(_freed_by_exit(site.freed_by_exit, len(site.live_added_at)))
     return Judgement(verdict, tuple(evidence))
@@ -108,7 +108,7 @@ def _clean(site: SiteHistory) -> Judgement:
     implicit = sum(site.removed.values()) - site.removed[Cause.RM_WATCH]
     how = "all were removed"
     if implicit:
-        how = f"all are gone, {implicit:,} of them without inotify_rm_watch"
+        how = f"all are gone: {causes(site.removed)}"
     return Judgement(Verdict.CLEAN, (Evidence("balanced", how),))
 
 
@@ -129,10 +129,28 @@ def _growth(old: Sequence[int], grew: Sequence[bool], end: int) -> Evidence:
     return Evidence("grew", text)
 
 
-def _removals(removed: int, live: int) -> Evidence:
-    if not removed:
+def _removals(removed: Counter[Cause], live: int) -> Evidence:
+    number = sum(removed.values())
+    if not number:
         return Evidence("never_removed", "none was ever removed")
-    return Evidence("partly_removed", f"{removed:,} were removed, {live:,} were not")
+    if number == removed[Cause.RM_WATCH]:
+        return Evidence("partly_removed", f"{number:,} were removed, {live:,} were not")
+    return Evidence("partly_removed", f"{number:,} are gone, {live:,} are not: {causes(removed)}")
+
+
+def causes(removed: Mapping[Cause, int]) -> str:
+    """``17 removed, 3 deleted``, in the order of Cause."""
+    return ", ".join(f"{removed[cause]:,} {_WORDS[cause]}" for cause in Cause if removed.get(cause))
+
+
+_WORDS = {
+    Cause.RM_WATCH: "removed",
+    Cause.DELETED: "deleted",
+    Cause.UNMOUNTED: "unmounted",
+    Cause.ONESHOT: "fired once",
+    Cause.CLOSED: "closed",
+    Cause.UNKNOWN: "for unknown reasons",
+}
 
 
 def _plateau(old: Sequence[int], end: int) -> list[Evidence]:

@@ -163,7 +163,10 @@ def _label(verdict: Verdict, text: str) -> Text:
 def _headline(site: SiteRow) -> str:
     live = counted(site.live, "watch", "watches")
     removed = sum(site.removed.values())
-    fate = "none ever removed" if not removed else f"{removed:,} of {site.added:,} were removed"
+    fate = "none ever removed"
+    if removed:
+        by_call = removed == site.removed.get(Cause.RM_WATCH)
+        fate = f"{removed:,} of {site.added:,} {'were removed' if by_call else 'are gone'}"
     if not site.added:
         fate = "not seen being added"
     return f"{live}, one place in {_where_in(site)}, {fate}"
