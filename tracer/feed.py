@@ -25,6 +25,8 @@ from tracer.targets.processes import ProcessTable
 
 # past the __new__ of a NamedTuple, which is Python
 _make_traced = Traced._make
+# Events that wait for their turn while more is taken back, at some 400 bytes each.
+_HELD_BACK_MAX = 131_072
 _NO_CALL = missing("not a call")
 
 
@@ -98,7 +100,9 @@ class Feed:
     def ready(self, within_s: float) -> Iterator[list[Traced]]:
         """The events whose place in time is certain, in portions, for `within_s` at most."""
         ends = time.monotonic() + within_s
-        self._recover()
+        # what was refused is newer than a backlog: it waits in the kernel rather than here
+        if len(self._order) < _HELD_BACK_MAX:
+            self._recover()
         contents: list[bytes] | None = None
         while contents != [] and time.monotonic() < ends:
             contents, drained_until = self._stream.take()

@@ -19,6 +19,7 @@ from harness import (
     until,
 )
 
+from tracer import feed
 from tracer.core.report import Report
 from tracer.core.verdict import Verdict
 from tracer.kernel import probe, stream
@@ -237,3 +238,20 @@ def test_a_failure_that_was_refused_is_told_with_its_reason(
     (failure,) = report.failures
     assert (failure.errno, failure.count, failure.pid) == ("ENOENT", 3, puppet.pid)
     assert report.trace.healed == report.trace.lost > _PAIRS
+
+
+def test_what_waits_in_the_kernel_is_taken_in_the_end(
+    tiny_buffers: None, puppet: Puppet, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN no room to hold anything back WHEN calls are refused THEN the end has all."""
+    monkeypatch.setattr(feed, "_HELD_BACK_MAX", 0)
+    with _traced(puppet) as session:
+        fd = puppet.ok("init")
+        puppet.tell("flood", fd, folders[0], _PAIRS)
+        puppet.tell("leak", fd, folders[1])
+        assert _until_answered(session, puppet) == _PAIRS
+        assert _until_answered(session, puppet) > 0
+        report = _agreed(session, (puppet.pid, fd))
+
+    assert report.trace.added == _PAIRS + 1 and report.trace.healed == report.trace.lost
+    assert site_of(report_object(report), "leak_secret")["live"] == 1

@@ -35,6 +35,10 @@ class Order:
     def __init__(self) -> None:
         self._pending: list[Traced] = []
 
+    def __len__(self) -> int:
+        """How many are held back."""
+        return len(self._pending)
+
     def add(self, events: Iterable[Traced]) -> None:
         self._pending.extend(events)
 
