@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable
 
@@ -48,6 +49,14 @@ class Run:
         """Let the puppet exit; the report."""
         self.puppet.tell("exit", code)
         return self.report(code, 23)
+
+    def has_read_names(self) -> bool:
+        """Whether inotrace met the puppet: it keeps its memory open, for what follows a call."""
+        for fd in os.listdir(f"/proc/{self.tool.pid}/fd"):
+            with suppress(FileNotFoundError):
+                if os.readlink(f"/proc/{self.tool.pid}/fd/{fd}") == f"/proc/{self.puppet.pid}/mem":
+                    return True
+        return False
 
     def report(self, *codes: int) -> Any:
         """
@@ -235,6 +244,7 @@ def test_a_killed_command_had_its_watches(run: Callable[..., Run], folders: list
     fd = traced.puppet.ok("init")
     for folder in folders[:7]:
         traced.puppet.ok("leak", fd, folder)
+    until(traced.has_read_names, "the names of the puppet's functions")
     os.kill(traced.puppet.pid, signal.SIGKILL)
     report = traced.report(128 + signal.SIGKILL, 23)
 
