@@ -50,7 +50,7 @@ class Run:
         self.puppet.tell("exit", code)
         return self.report(code, 23)
 
-    def has_read_names(self) -> bool:
+    def has_met_puppet(self) -> bool:
         """Whether inotrace met the puppet: it keeps its memory open, for what follows a call."""
         for fd in os.listdir(f"/proc/{self.tool.pid}/fd"):
             with suppress(FileNotFoundError):
@@ -242,9 +242,9 @@ def test_a_closed_instance_is_clean(run: Callable[..., Run], folders: list[Path]
 def test_a_killed_command_had_its_watches(run: Callable[..., Run], folders: list[Path]) -> None:
     traced = run()
     fd = traced.puppet.ok("init")
+    until(traced.has_met_puppet, "a look at the puppet while it lives")
     for folder in folders[:7]:
         traced.puppet.ok("leak", fd, folder)
-    until(traced.has_read_names, "the names of the puppet's functions")
     os.kill(traced.puppet.pid, signal.SIGKILL)
     report = traced.report(128 + signal.SIGKILL, 23)
 
