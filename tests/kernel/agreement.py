@@ -6,7 +6,7 @@ import ctypes
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cmp_to_key
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -245,12 +245,14 @@ def _read(path: str) -> bytes:
 
 def _inotify_fds(pid: int) -> list[_Fd]:
     found = []
-    for tid in map(int, os.listdir(f"/proc/{pid}/task")):
-        if tid != pid and not _kcmp(pid, tid, _KCMP_FILES):
-            continue
-        for fd in map(int, os.listdir(f"/proc/{pid}/task/{tid}/fd")):
-            if os.readlink(f"/proc/{pid}/task/{tid}/fd/{fd}") == "anon_inode:inotify":
-                found.append(_Fd(pid, tid, fd))
+    # one that ends meanwhile is missing from the second look, too
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for tid in map(int, os.listdir(f"/proc/{pid}/task")):
+            if tid != pid and not _kcmp(pid, tid, _KCMP_FILES):
+                continue
+            for fd in map(int, os.listdir(f"/proc/{pid}/task/{tid}/fd")):
+                if os.readlink(f"/proc/{pid}/task/{tid}/fd/{fd}") == "anon_inode:inotify":
+                    found.append(_Fd(pid, tid, fd))
     return found
 
 
