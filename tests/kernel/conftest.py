@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from agreement import Case, tracing
 from harness import PATIENCE_S, Inotrace, Puppet, Terminal, puppet_of, working_modes
 
 from tracer.kernel.hooks import Mode
-
-# what both kinds of tests share
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
-
+from tracer.session import Session
 
 _WORKLOADS = Path(__file__).with_name("workloads")
 # inotrace reads stacks by frame pointers
@@ -174,3 +171,16 @@ def program_named(puppet_program: Path, tmp_path: Path) -> Callable[[bytes], byt
         return path
 
     return copy
+
+
+@pytest.fixture(scope="module", params=["iterator", "fdinfo"])
+def session(mode: Mode, request: pytest.FixtureRequest) -> Iterator[Session]:
+    """One for all tests of a file, of the processes that have its NAME."""
+    name = request.module.NAME
+    with tracing(name=name, stacks=False, mode=mode, truth=request.param) as session:
+        yield session
+
+
+@pytest.fixture
+def case(session: Session, puppet: Puppet) -> Case:
+    return Case(session)

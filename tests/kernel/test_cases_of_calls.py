@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from agreement import Case, assert_removed, tracing
+from agreement import Case, assert_removed
 from harness import Puppet, own_name
 
 from tracer.core.verdict import Verdict
 from tracer.kernel.hooks import Mode
-from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
 
-_NAME = own_name("call")
+NAME = own_name("call")
 _IN_MODIFY, _IN_ATTRIB = 0x2, 0x4
 _IN_MASK_CREATE, _IN_MASK_ADD = 0x10000000, 0x20000000
 
 
-@pytest.fixture(scope="module", params=["iterator", "fdinfo"])
-def session(mode: Mode, request: pytest.FixtureRequest) -> Iterator[Session]:
-    with tracing(name=_NAME, stacks=False, mode=mode, truth=request.param) as session:
-        yield session
-
-
 @pytest.fixture
 def puppet(start_puppet: Callable[..., Puppet], program_named: Callable[[bytes], bytes]) -> Puppet:
-    return start_puppet(program_named(_NAME))
-
-
-@pytest.fixture
-def case(session: Session, puppet: Puppet) -> Case:
-    return Case(session)
+    return start_puppet(program_named(NAME))
 
 
 # --- adding what is watched already ---

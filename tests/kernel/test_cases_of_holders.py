@@ -8,36 +8,23 @@ what fdinfo shows, watch by watch.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
 import pytest
-from agreement import Case, assert_removed, tracing
+from agreement import Case, assert_removed
 from harness import Puppet, own_name, until
 
-from tracer.kernel.hooks import Mode
 from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
 
-_NAME = own_name("holder")
-
-
-@pytest.fixture(scope="module", params=["iterator", "fdinfo"])
-def session(mode: Mode, request: pytest.FixtureRequest) -> Iterator[Session]:
-    with tracing(name=_NAME, stacks=False, mode=mode, truth=request.param) as session:
-        yield session
+NAME = own_name("holder")
 
 
 @pytest.fixture
 def puppet(start_puppet: Callable[..., Puppet], program_named: Callable[[bytes], bytes]) -> Puppet:
-    return start_puppet(program_named(_NAME))
-
-
-@pytest.fixture
-def case(session: Session, puppet: Puppet) -> Case:
-    return Case(session)
+    return start_puppet(program_named(NAME))
 
 
 # --- descriptors ---

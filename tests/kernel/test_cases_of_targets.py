@@ -9,37 +9,22 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
 import pytest
-from agreement import Case, assert_removed, tracing
+from agreement import Case, assert_removed
 from harness import Puppet, kernel_watches, own_name, until
-
-from tracer.kernel.hooks import Mode
-from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
 
-_NAME = own_name("target")
+NAME = own_name("target")
 _IN_CREATE, _IN_ONESHOT = 0x100, 0x80000000
-
-
-@pytest.fixture(scope="module", params=["iterator", "fdinfo"])
-def session(mode: Mode, request: pytest.FixtureRequest) -> Iterator[Session]:
-    with tracing(name=_NAME, stacks=False, mode=mode, truth=request.param) as session:
-        yield session
 
 
 @pytest.fixture
 def puppet(start_puppet: Callable[..., Puppet], program_named: Callable[[bytes], bytes]) -> Puppet:
-    return start_puppet(program_named(_NAME))
-
-
-@pytest.fixture
-def case(session: Session, puppet: Puppet) -> Case:
-    return Case(session)
+    return start_puppet(program_named(NAME))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tracer.core.accounts import (
     InstanceAccount,
     Origin,
     ProcessAccount,
+    Site,
     Totals,
     Watch,
     place_of,
@@ -105,9 +106,7 @@ class Ledger:
             self.totals.updated += event.times
         else:
             site = self.accounts.site(stack, caller, account)
-            for counted in (site, account, self.totals):
-                counted.added += event.times
-                counted.removed[Cause.RM_WATCH] += event.times
+            self._count_passed(site, account, Cause.RM_WATCH, event.times)
 
     def apply_last(self, event: LastEvent) -> None:
         """The watches that an instance still had when a process holding it ended."""
@@ -164,12 +163,7 @@ class Ledger:
             self.totals.updated += 1
             return
         site = self.accounts.site(stack, event.caller, process)
-        site.added += 1
-        site.removed[departure.cause] += 1
-        process.added += 1
-        process.removed[departure.cause] += 1
-        self.totals.added += 1
-        self.totals.removed[departure.cause] += 1
+        self._count_passed(site, process, departure.cause)
         departure = departure._replace(was_live=True, ts=event.ts)
         self._departures.note(self.recognized(event.caller.instance), event.wd, departure)
 
@@ -206,15 +200,13 @@ class Ledger:
             self.totals.updated += 1
             return
         site = self.accounts.site(stack, event.caller, process)
+        if account.removed_at.get(wd, 0) > ts:
+            # its removal was drained before it
+            self._count_passed(site, process, Cause.RM_WATCH)
+            return
         site.added += 1
         process.added += 1
         self.totals.added += 1
-        if account.removed_at.get(wd, 0) > ts:
-            # its removal was drained before it
-            site.removed[Cause.RM_WATCH] += 1
-            process.removed[Cause.RM_WATCH] += 1
-            self.totals.removed[Cause.RM_WATCH] += 1
-            return
         watch = Watch(wd, Origin.TRACED, process, ts, event.arg, site, event.path)
         if event.inode:
             watch.place = place_of(event.inode, event.ino, event.dev, event.detail)
@@ -370,6 +362,14 @@ class Ledger:
         """Take back the adoption of a watch whose call has now been seen."""
         self._take_out(account, watch)
         watch.owner.live -= 1
+
+    def _count_passed(
+        self, site: Site, process: ProcessAccount, cause: Cause, times: int = 1
+    ) -> None:
+        """Watches that came and went without being listed."""
+        for counted in (site, process, self.totals):
+            counted.added += times
+            counted.removed[cause] += times
 
     def _take_out(self, account: InstanceAccount, watch: Watch) -> None:
         del account.watches[watch.wd]
