@@ -7,15 +7,16 @@ kernels, and security modules refuse what is there.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from tracer.errors import InotraceError
 from tracer.kernel.btf import kernel_btf
-from tracer.kernel.hooks import Hook, Mode, hooks
-from tracer.kernel.trials import try_fentry, try_kprobe
+from tracer.kernel.hooks import NATIVE_PREFIX, Hook, Mode, hooks
+from tracer.kernel.trials import try_fentry, try_hit, try_kprobe
 
 TRACEFS = Path("/sys/kernel/tracing")
 _TRACEFS_IN_DEBUGFS = Path("/sys/kernel/debug/tracing")
@@ -29,10 +30,25 @@ class Finding(NamedTuple):
 
 
 def mounted_tracefs() -> Path | None:
+    """Raises InotraceError if it is mounted where this process may not look."""
     for folder in (TRACEFS, _TRACEFS_IN_DEBUGFS):
-        if (folder / "events").is_dir():
-            return folder
+        try:
+            if (folder / "events").is_dir():
+                return folder
+        except PermissionError as error:
+            if folder == TRACEFS:
+                raise InotraceError(
+                    f"{folder} is root's and may not be read: needs CAP_DAC_READ_SEARCH"
+                ) from error
     return None
+
+
+def is_tracefs_missing() -> bool:
+    """Whether it only has to be mounted."""
+    try:
+        return mounted_tracefs() is None and TRACEFS.is_dir()
+    except InotraceError:
+        return False
 
 
 @cache
@@ -45,9 +61,7 @@ def find(mode: Mode) -> Finding:
     if mode is Mode.FENTRY:
         return _first_refusal(_fentry_refusal(hook) for hook in _tried(mode))
     if mode is Mode.KPROBE:
-        return _first_refusal(
-            _told(hook, try_kprobe(hook.target, hook.at_return)) for hook in _tried(mode)
-        )
+        return _first_refusal(_kprobe_refusals())
     return _tracepoints()
 
 
@@ -98,6 +112,13 @@ def _first_refusal(refusals: Iterator[str]) -> Finding:
     return Finding(not reason, reason)
 
 
+def _kprobe_refusals() -> Iterator[str]:
+    for hook in _tried(Mode.KPROBE):
+        yield _told(hook, try_kprobe(hook.target, hook.at_return))
+    call = partial(ctypes.CDLL(None).inotify_rm_watch, -1, -1)
+    yield try_hit(f"{NATIVE_PREFIX}inotify_rm_watch", call)
+
+
 def _fentry_refusal(hook: Hook) -> str:
     try:
         with kernel_btf() as btf:
@@ -112,7 +133,10 @@ def _told(hook: Hook, refusal: str) -> str:
 
 
 def _tracepoints() -> Finding:
-    tracefs = mounted_tracefs()
+    try:
+        tracefs = mounted_tracefs()
+    except InotraceError as refusal:
+        return Finding(False, str(refusal))
     if tracefs is None:
         return Finding(False, f"tracefs is not mounted: 'mount -t tracefs nodev {TRACEFS}'")
     if not (tracefs / "events/syscalls/sys_exit_inotify_add_watch").is_dir():

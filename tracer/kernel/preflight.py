@@ -11,15 +11,22 @@ from pathlib import Path
 from typing import Callable
 
 from tracer.errors import InotraceError
+from tracer.kernel.capabilities import Capability, missing, named
+from tracer.kernel.cpus import online_cpus
 from tracer.kernel.hooks import Mode
 from tracer.kernel.modes import TRACEFS, choose, find, mounted_tracefs
-from tracer.kernel.system_call import BPF
+from tracer.kernel.ring import Ring
+from tracer.kernel.system_call import BPF, system_call
+from tracer.kernel.trials import try_reading
 
 _TIME_OFFSETS = Path("/proc/self/timens_offsets")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF = Path("/sys/kernel/btf/vmlinux")
+# without these nothing can be traced
+TRACING = (Capability.BPF, Capability.PERFMON)
 # the last of enum bpf_cmd and then some: refused as invalid by every kernel that has BPF
 _NO_SUCH_COMMAND = 10_000
+_OUTSIDE = "run inotrace on the host, or in a privileged container with --pid=host"
 
 
 def prepare(notice: Callable[[str], None], mode: Mode | None = None) -> None:
@@ -29,20 +36,30 @@ def prepare(notice: Callable[[str], None], mode: Mode | None = None) -> None:
     Mounts tracefs if it is missing and no other mode works. `notice` is told what was changed.
     Raises InotraceError with what to do.
     """
-    _need_root()
+    need_privileges()
     _need_the_hosts_clock()
     need_bcc()
     need_bpf()
     need_no_lockdown()
-    _need_btf()
+    need_reading()
+    need_btf()
+    need_buffers()
     if not _does_without_tracefs(mode):
         _need_tracefs(notice)
     choose(mode)
 
 
-def _need_root() -> None:
-    if os.geteuid() != 0:
-        raise InotraceError("tracing needs root: run it with sudo")
+def need_privileges() -> None:
+    """Raises InotraceError if the kernel will not let this process trace."""
+    lacking = missing(TRACING)
+    if not lacking:
+        return
+    if os.geteuid() == 0:
+        raise InotraceError(
+            f"tracing needs {named(lacking)}, which root does not have here, as in most "
+            f"containers: {_OUTSIDE}"
+        )
+    raise InotraceError(f"tracing needs {named(lacking)}: start it with sudo")
 
 
 def _need_the_hosts_clock() -> None:
@@ -73,19 +90,19 @@ def need_bcc() -> None:
 
 def need_bpf() -> None:
     """Raises InotraceError if the kernel has no BPF, or refuses it."""
-    number = BPF.get(platform.machine())
-    if number is None:
+    if platform.machine() not in BPF:
         raise InotraceError(f"inotrace does not know the processor {platform.machine()} yet")
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall(ctypes.c_long(number), _NO_SUCH_COMMAND, 0, 0)
-    code = ctypes.get_errno()
-    if code == errno.ENOSYS:
-        raise InotraceError("this kernel has no BPF: use one built with CONFIG_BPF_SYSCALL")
-    if code == errno.EPERM:
-        raise InotraceError(
-            "BPF is refused here, as in most containers: run inotrace on the host, or in a "
-            "privileged container with --pid=host"
-        )
+    try:
+        system_call(BPF, _NO_SUCH_COMMAND, 0, 0)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            raise InotraceError(
+                "this kernel has no BPF: use one built with CONFIG_BPF_SYSCALL"
+            ) from error
+        if error.errno == errno.EPERM:
+            raise InotraceError(
+                f"BPF is refused here, as in most containers: {_OUTSIDE}"
+            ) from error
 
 
 def need_no_lockdown() -> None:
@@ -101,12 +118,34 @@ def need_no_lockdown() -> None:
         )
 
 
-def _need_btf() -> None:
+def need_reading() -> None:
+    """Raises InotraceError if BPF programs may not read what they need."""
+    refusal = try_reading(user=False)
+    if refusal:
+        raise InotraceError(
+            f"BPF programs may not read the kernel's memory: {refusal}; a kernel that is locked "
+            "down (confidentiality) has to be booted without lockdown=confidentiality"
+        )
+    refusal = try_reading(user=True)
+    if refusal:
+        raise InotraceError(
+            f"BPF programs may not read the memory of processes: {refusal}; Linux 5.5 or later "
+            "lets them"
+        )
+
+
+def need_btf() -> None:
+    """Raises InotraceError if the kernel does not tell where its fields lie."""
     if not _BTF.exists():
         raise InotraceError(
             f"this kernel has no type information ({_BTF}): use one built with "
             "CONFIG_DEBUG_INFO_BTF, as distributions' kernels since 2020 are"
         )
+
+
+def need_buffers() -> None:
+    """Raises InotraceError if the kernel opens no buffer, however small."""
+    Ring(min(online_cpus()), pages=1).close()
 
 
 def _does_without_tracefs(mode: Mode | None) -> bool:
