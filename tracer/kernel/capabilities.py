@@ -35,6 +35,13 @@ _PARTS_OF_ADMIN = frozenset(
     }
 )
 
+# Without these nothing can be traced.
+TRACING = (Capability.BPF, Capability.PERFMON)
+# Without these /proc does not show what others have open.
+LOOKING = (Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH)
+# Without these the code of others has no names.
+NAMING = (Capability.SYS_PTRACE, Capability.CHECKPOINT_RESTORE)
+
 
 def effective() -> frozenset[Capability]:
     """What counts now; all that CAP_SYS_ADMIN stands for if that is there."""

@@ -13,7 +13,7 @@ from typing import Callable
 from tracer.core.diagnosis import Check, Diagnosis
 from tracer.errors import InotraceError
 from tracer.kernel.btf import compiler_definitions, kernel_btf
-from tracer.kernel.capabilities import Capability, missing, named
+from tracer.kernel.capabilities import LOOKING, NAMING, TRACING, Capability, missing, named
 from tracer.kernel.cpus import online_cpus
 from tracer.kernel.doorbell import WORKER
 from tracer.kernel.fdinfo import FdWatch, read_watches
@@ -22,7 +22,6 @@ from tracer.kernel.kallsyms import kernel_symbols
 from tracer.kernel.maps import Mappings
 from tracer.kernel.modes import TRACEFS, find, is_tracefs_missing
 from tracer.kernel.preflight import (
-    TRACING,
     need_bcc,
     need_bpf,
     need_btf,
@@ -36,8 +35,6 @@ from tracer.kernel.trials import try_iterator
 
 _IN_CLOEXEC, _IN_DELETE = 0o2000000, 0x200
 _UNTRIED = "not tried: needs privileges"
-_NAMES_NEED = (Capability.SYS_PTRACE, Capability.CHECKPOINT_RESTORE)
-_PROC_NEEDS = (Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH)
 _COSTS = {
     Mode.FENTRY: "costs nothing but the inotify calls",
     Mode.KPROBE: "costs nothing but the inotify calls",
@@ -209,7 +206,7 @@ def _callers_in_32_bit(mode: Mode | None) -> Check:
 
 
 def _symbols() -> str:
-    lacking = missing(_NAMES_NEED)
+    lacking = missing(NAMING)
     if lacking:
         raise InotraceError(
             f"stacks show modules and offsets instead of functions: needs {named(lacking)}"
@@ -240,7 +237,7 @@ def _fdinfo() -> Check:
     finally:
         os.close(fd)
     if watches is not None and [watch.wd for watch in watches] == [wd]:
-        lacking = missing(_PROC_NEEDS)
+        lacking = missing(LOOKING)
         others = f"; of others' processes it needs {named(lacking)}" if lacking else ""
         return Check(name, True, f"/proc lists the watches of an instance{others}")
     return Check(name, False, "/proc does not list the watches of an instance (CONFIG_PROC_FS)")

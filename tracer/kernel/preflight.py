@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable
 
 from tracer.errors import InotraceError
-from tracer.kernel.capabilities import Capability, missing, named
+from tracer.kernel.capabilities import TRACING, missing, named
 from tracer.kernel.cpus import online_cpus
 from tracer.kernel.hooks import Mode
 from tracer.kernel.modes import TRACEFS, choose, find, mounted_tracefs
@@ -22,8 +22,6 @@ from tracer.kernel.trials import try_reading
 _TIME_OFFSETS = Path("/proc/self/timens_offsets")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF = Path("/sys/kernel/btf/vmlinux")
-# without these nothing can be traced
-TRACING = (Capability.BPF, Capability.PERFMON)
 # the last of enum bpf_cmd and then some: refused as invalid by every kernel that has BPF
 _NO_SUCH_COMMAND = 10_000
 _OUTSIDE = "run inotrace on the host, or in a privileged container with --pid=host"
