@@ -174,13 +174,14 @@ def outcome(mode: Mode, capabilities: frozenset[Capability], uid: int = NOBODY) 
     if tool.returncode:
         if _TELLS_ALL:
             print(told, file=sys.stderr, flush=True)
-        return Outcome(_error_in(told))
+        return Outcome(_error_in(told) or f"exit code {tool.returncode}")
     return _outcome_of(json.loads(out), mode, told)
 
 
 def _error_in(told: str) -> str:
+    """What it ended with, which --debug explains below."""
     lines = [line for line in told.splitlines() if line.startswith("inotrace: ")]
-    return lines[-1][len("inotrace: ") :] if lines else "killed"
+    return "" if not lines or "Ctrl-C" in lines[-1] else lines[-1][len("inotrace: ") :]
 
 
 def _outcome_of(report: Any, mode: Mode, said: str) -> Outcome:

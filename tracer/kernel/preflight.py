@@ -7,6 +7,7 @@ import errno
 import os
 import platform
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable
 
@@ -16,6 +17,7 @@ from tracer.kernel.cpus import online_cpus
 from tracer.kernel.hooks import Mode
 from tracer.kernel.modes import TRACEFS, choose, find, mounted_tracefs
 from tracer.kernel.ring import Ring
+from tracer.kernel.stream import SMALLEST_PAGES
 from tracer.kernel.system_call import BPF, system_call
 from tracer.kernel.trials import try_reading
 
@@ -142,8 +144,16 @@ def need_btf() -> None:
 
 
 def need_buffers() -> None:
-    """Raises InotraceError if the kernel opens no buffer, however small."""
-    Ring(min(online_cpus()), pages=1).close()
+    """Raises InotraceError if the kernel opens no buffers, however small."""
+    with ExitStack() as opened:
+        for cpu in online_cpus():
+            for pages in SMALLEST_PAGES:
+                try:
+                    opened.callback(Ring(cpu, pages).close)
+                except InotraceError:
+                    # one that went since it was listed needs none
+                    if cpu in online_cpus():
+                        raise
 
 
 def _does_without_tracefs(mode: Mode | None) -> bool:

@@ -23,8 +23,10 @@ _POLL_MS = 20
 _BUFFER_BYTES = 32 << 20
 _CPU_BYTES_MAX = 4 << 20
 _CPU_BYTES_MIN = 256 << 10
-# For outputs of which little comes.
-_FEW_PAGES = 16
+# For outputs of which little comes, and for arrivals.
+_FEW_PAGES, _ARRIVALS_PAGES = 16, 8
+# What a CPU's buffers come to where little may be locked, each of them a power of two.
+SMALLEST_PAGES = (_CPU_BYTES_MIN // os.sysconf("SC_PAGE_SIZE"), _FEW_PAGES, _ARRIVALS_PAGES)
 _LOOK_AT_CPUS_EVERY_S = 0.5
 # What nobody has taken yet. Beyond this the thread stops draining and the kernel counts losses:
 # a loss that is told is better than a tracer that eats the node's memory.
@@ -131,7 +133,9 @@ class Stream:
             self._arrivals.append(Arrival(*ARRIVAL.unpack(ctypes.string_at(address, ARRIVAL.size))))
 
         # a lost wake-up costs at most a symbol; the callback only keeps BCC from printing
-        self._bpf[b"arrivals"].open_perf_buffer(on_arrival, page_cnt=8, lost_cb=lambda _: None)
+        self._bpf[b"arrivals"].open_perf_buffer(
+            on_arrival, page_cnt=_ARRIVALS_PAGES, lost_cb=lambda _: None
+        )
 
     def _follow_cpus(self) -> None:
         """
