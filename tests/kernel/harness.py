@@ -29,6 +29,8 @@ from tracer.session import Session
 CHECKOUT = Path(__file__).parents[2]
 # Far above what anything here takes: to be reached is a failure, not a delay.
 PATIENCE_S = 30.0
+# for in_namespace(): tracefs is under debugfs as well
+WITHOUT_TRACEFS = "mount -t tmpfs none /sys/kernel/tracing && mount -t tmpfs none /sys/kernel/debug"
 _SUMMARY = re.compile(r"inotify wd:([0-9a-f]+) ino:([0-9a-f]+) sdev:([0-9a-f]+) ")
 
 

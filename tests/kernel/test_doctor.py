@@ -7,14 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import Inotrace, environment, in_namespace
+from harness import WITHOUT_TRACEFS, Inotrace, environment, in_namespace
 from privileges import limited
 
 from tracer.core.diagnosis import Diagnosis
-from tracer.kernel import diagnosis, preflight
+from tracer.errors import InotraceError
+from tracer.kernel import diagnosis, modes, preflight
 from tracer.kernel.btf import compiler_definitions
 from tracer.kernel.capabilities import TRACING
 from tracer.kernel.diagnosis import diagnose
@@ -122,6 +124,40 @@ def test_hidden_kernel_addresses_are_told_with_the_way_to_see_them() -> None:
     check = json_check(done, "removals")
     assert (done.returncode, check["works"]) == (0, False)
     assert check["advice"] == "'sysctl kernel.kptr_restrict=1'"
+
+
+def test_tracefs_that_is_not_mounted_is_tried() -> None:
+    done = in_namespace(WITHOUT_TRACEFS, "doctor", "-f", "json")
+
+    check = json_check(done, "tracepoint")
+    assert (done.returncode, check["works"]) == (0, True)
+    assert check["advice"] == "tracefs is not mounted: a trace mounts it on /sys/kernel/tracing"
+
+
+def test_tracefs_is_tried_where_nobody_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "find", only(Mode.KPROBE))
+    monkeypatch.setattr(diagnosis, "is_tracefs_missing", lambda: True)
+    mounts = Path("/proc/self/mountinfo").read_text()
+
+    check = check_of(diagnose(), "tracepoint")
+
+    assert check.works == find(Mode.TRACEPOINT).works
+    assert Path("/proc/self/mountinfo").read_text() == mounts
+
+
+def test_tracefs_that_cannot_be_mounted_leaves_no_tracepoints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise InotraceError("cannot mount tracefs (not today)")
+
+    monkeypatch.setattr(modes, "mount_tracefs", refuse)
+    monkeypatch.setattr(diagnosis, "find", only(Mode.KPROBE))
+    monkeypatch.setattr(diagnosis, "is_tracefs_missing", lambda: True)
+
+    check = check_of(diagnose(), "tracepoint")
+
+    assert (check.works, check.found) == (False, "cannot mount tracefs (not today)")
 
 
 def test_missing_type_information_is_said_once() -> None:

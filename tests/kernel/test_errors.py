@@ -15,10 +15,12 @@ from types import ModuleType
 from typing import Callable
 
 import pytest
-from harness import CHECKOUT, Inotrace, Puppet, environment, in_namespace, until
+from harness import CHECKOUT, WITHOUT_TRACEFS, Inotrace, Puppet, environment, in_namespace, until
 
 from tracer.cli import app, events, trace
 from tracer.kernel import preflight, probe, ring
+from tracer.kernel.hooks import Mode
+from tracer.kernel.modes import find
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -208,14 +210,9 @@ def fails_there(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr[len("inotrace: ") : -1]
 
 
-_WITHOUT_TRACEFS = (
-    "mount -t tmpfs none /sys/kernel/tracing && mount -t tmpfs none /sys/kernel/debug"
-)
-
-
 def test_tracefs_is_mounted_when_it_is_not() -> None:
     arguments = ("trace", "--mode", "tracepoint", "-d", "0.1", "-f", "json")
-    done = in_namespace(_WITHOUT_TRACEFS, *arguments)
+    done = in_namespace(WITHOUT_TRACEFS, *arguments)
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trace"]["complete"] is True
@@ -223,11 +220,20 @@ def test_tracefs_is_mounted_when_it_is_not() -> None:
     assert first == "inotrace: mounted tracefs on /sys/kernel/tracing, where it stays"
 
 
+def test_kprobes_do_without_tracefs() -> None:
+    if not find(Mode.KPROBE).works:
+        pytest.skip(f"kprobes do not work here: {find(Mode.KPROBE).reason}")
+    done = in_namespace(WITHOUT_TRACEFS, "trace", "--mode", "kprobe", "-d", "0.1", "-f", "json")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "inotrace: tracing; Ctrl-C ends it\n"
+
+
 def test_tracefs_cannot_be_mounted(inotrace: Start) -> None:
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is missing (util-linux)")
     script = (
-        f"{_WITHOUT_TRACEFS} || exit 77; "
+        f"{WITHOUT_TRACEFS} || exit 77; "
         'exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin -- "$@"'
     )
     inner = [sys.executable, "-m", "tracer", "trace", "--mode", "tracepoint"]

@@ -22,7 +22,7 @@ from tracer.kernel.modes import Finding, choose, find
 from tracer.kernel.preflight import prepare
 from tracer.kernel.probe import Probe, Scope
 from tracer.kernel.symbols import BccStacks
-from tracer.kernel.trials import try_fentry, try_kprobe
+from tracer.kernel.trials import try_fentry, try_kprobe, try_reading
 from tracer.session import Filter, Session
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -145,6 +145,27 @@ def test_the_report_says_which_mode_it_was(inotrace: Start, mode: Mode) -> None:
 def test_trials_name_what_is_missing() -> None:
     assert try_fentry(0, at_return=False)
     assert try_kprobe("no_such_function", at_return=False)
+
+
+def test_kprobes_that_are_switched_off_are_found_out() -> None:
+    """GIVEN probes that the kernel opens and does not arm."""
+    if not find(Mode.KPROBE).works:
+        pytest.skip(f"kprobes do not work here: {find(Mode.KPROBE).reason}")
+    switch = Path("/sys/kernel/debug/kprobes/enabled")
+    if not switch.exists():
+        pytest.skip("debugfs is not mounted")
+    switch.write_text("0")
+    try:
+        works, reason = find.__wrapped__(Mode.KPROBE)
+    finally:
+        switch.write_text("1")
+
+    assert (works, reason) == (False, f"kprobes are switched off: 'echo 1 >{switch}'")
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_programs_may_read_memory_here(user: bool) -> None:
+    assert try_reading(user=user) == ""
 
 
 def test_trials_leave_nothing_open() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,14 @@ from tracer.kernel.capabilities import TRACING, Capability, effective
 from tracer.kernel.hooks import Mode
 from tracer.kernel.ring import LockedMemoryError, Ring
 from tracer.kernel.stream import open_as_large_as_allowed
+from tracer.kernel.trials import try_maps
 
 pytestmark = pytest.mark.usefixtures("root")
 
-NEEDED = frozenset({*TRACING, Capability.DAC_READ_SEARCH})
+NEEDED = frozenset({*TRACING, Capability.DAC_READ_SEARCH, Capability.SYS_RESOURCE})
 
 
-def test_three_capabilities_are_enough_for_who_is_not_root(mode: Mode, nobody: int) -> None:
+def test_few_capabilities_are_enough_for_who_is_not_root(mode: Mode, nobody: int) -> None:
     """GIVEN a process of root, and 64 KiB of memory to lock WHEN nobody traces it."""
     found = outcome(mode, NEEDED, nobody)
 
@@ -32,7 +34,7 @@ def test_three_capabilities_are_enough_for_who_is_not_root(mode: Mode, nobody: i
 
 def test_two_are_enough_for_root(mode: Mode) -> None:
     """Beside the memory that it may lock only if root has not locked as much already."""
-    found = outcome(mode, frozenset({*TRACING, Capability.IPC_LOCK}), ROOT)
+    found = outcome(mode, frozenset({*TRACING, Capability.IPC_LOCK, Capability.SYS_RESOURCE}), ROOT)
 
     assert (found.error, found.truth, found.paths) == ("", "iterator", True)
 
@@ -50,6 +52,25 @@ def test_so_little_memory_to_lock_is_one_line(
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith("inotrace: cannot lock ")
+
+
+def test_tables_that_would_have_to_be_locked_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """GIVEN a kernel before Linux 5.11."""
+    monkeypatch.setattr(preflight, "try_maps", lambda: "refused (Operation not permitted)")
+    monkeypatch.setattr(preflight, "missing", lambda wanted: () if wanted == TRACING else wanted)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64 << 10, 64 << 10))
+    monkeypatch.setattr(sys, "argv", ["inotrace", "trace"])
+
+    assert app.main() == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "CAP_SYS_RESOURCE" in err and "LimitMEMLOCK=infinity" in err
+
+
+def test_a_table_can_be_made() -> None:
+    assert try_maps() == ""
 
 
 def test_buffers_are_as_large_as_may_be_locked(monkeypatch: pytest.MonkeyPatch) -> None:

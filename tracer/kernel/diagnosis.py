@@ -20,11 +20,12 @@ from tracer.kernel.fdinfo import FdWatch, read_watches
 from tracer.kernel.hooks import COMPAT_PREFIX, REMOVAL, Mode
 from tracer.kernel.kallsyms import kernel_symbols
 from tracer.kernel.maps import Mappings
-from tracer.kernel.modes import TRACEFS, find, is_tracefs_missing
+from tracer.kernel.modes import TRACEFS, find, is_tracefs_missing, tracepoints_once_mounted
 from tracer.kernel.preflight import (
     need_bcc,
     need_bpf,
     need_btf,
+    need_maps,
     need_no_lockdown,
     need_privileges,
     need_reading,
@@ -100,6 +101,7 @@ def _bpf() -> str:
     need_bpf()
     need_no_lockdown()
     need_reading()
+    need_maps()
     return "allowed, also to read memory of the kernel and of processes"
 
 
@@ -158,10 +160,11 @@ def _mode(mode: Mode, privileges: Check, btf: Check) -> Check:
     if not needed.works:
         return _after(needed, mode.value, str, needed=False)
     works, reason = find(mode)
-    if mode is Mode.TRACEPOINT and not works and is_tracefs_missing():
-        advice = f"'mount -t tracefs nodev {TRACEFS}': a trace does so where it needs it"
-        return Check(mode.value, None, "not known: tracefs is not mounted", advice)
-    return Check(mode.value, works, _COSTS[mode] if works else reason)
+    unmounted = mode is Mode.TRACEPOINT and not works and is_tracefs_missing()
+    if unmounted:
+        works, reason = tracepoints_once_mounted()
+    advice = f"tracefs is not mounted: a trace mounts it on {TRACEFS}" if unmounted else ""
+    return Check(mode.value, works, _COSTS[mode] if works else reason, advice * works)
 
 
 def _removals(mode: Mode | None) -> Check:

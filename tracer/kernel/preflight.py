@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import platform
+import resource
 import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable
 
 from tracer.errors import InotraceError
-from tracer.kernel.capabilities import TRACING, missing, named
+from tracer.kernel.capabilities import TRACING, Capability, missing, named
 from tracer.kernel.cpus import online_cpus
 from tracer.kernel.hooks import Mode
-from tracer.kernel.modes import TRACEFS, choose, find, mounted_tracefs
+from tracer.kernel.modes import TRACEFS, choose, find, mount_tracefs, mounted_tracefs
 from tracer.kernel.ring import Ring
 from tracer.kernel.stream import SMALLEST_PAGES
 from tracer.kernel.system_call import BPF, system_call
-from tracer.kernel.trials import try_reading
+from tracer.kernel.trials import try_maps, try_reading
 
 _TIME_OFFSETS = Path("/proc/self/timens_offsets")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
@@ -42,6 +42,7 @@ def prepare(notice: Callable[[str], None], mode: Mode | None = None) -> None:
     need_bpf()
     need_no_lockdown()
     need_reading()
+    need_maps()
     need_btf()
     need_buffers()
     if not _does_without_tracefs(mode):
@@ -134,6 +135,23 @@ def need_reading() -> None:
         )
 
 
+def need_maps() -> None:
+    """
+    Raises InotraceError if tables are locked memory, and little may be locked.
+
+    They were until 3ac1f01b43b6 (in v5.11). BCC raises the limit by itself where it may.
+    """
+    _, limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if limit == resource.RLIM_INFINITY or not missing((Capability.SYS_RESOURCE,)):
+        return
+    if try_maps():
+        raise InotraceError(
+            f"'ulimit -l' ({limit >> 10:,} KiB) is too low for BPF's tables, which this kernel "
+            "counts as locked memory: needs CAP_SYS_RESOURCE, or no such limit "
+            "(LimitMEMLOCK=infinity in a unit of systemd)"
+        )
+
+
 def need_btf() -> None:
     """Raises InotraceError if the kernel does not tell where its fields lie."""
     if not _BTF.exists():
@@ -164,15 +182,5 @@ def _does_without_tracefs(mode: Mode | None) -> bool:
 
 def _need_tracefs(notice: Callable[[str], None]) -> None:
     if mounted_tracefs() is None:
-        _mount_tracefs()
+        mount_tracefs()
         notice(f"mounted tracefs on {TRACEFS}, where it stays")
-
-
-def _mount_tracefs() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"nodev", os.fsencode(TRACEFS), b"tracefs", 0, None) != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise InotraceError(
-            f"cannot mount tracefs ({reason}): try 'mount -t tracefs nodev {TRACEFS}', "
-            "or run inotrace outside the container"
-        )

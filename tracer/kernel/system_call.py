@@ -20,6 +20,7 @@ KCMP = {
     "s390x": 343,
 }
 # enum bpf_cmd, include/uapi/linux/bpf.h
+MAP_CREATE = 0
 PROG_LOAD = 5
 PROG_TEST_RUN = 10
 RAW_TRACEPOINT_OPEN = 17

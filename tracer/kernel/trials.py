@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import struct
 import sys
@@ -16,6 +17,7 @@ from typing import Callable
 
 from tracer.kernel.system_call import (
     LINK_CREATE,
+    MAP_CREATE,
     PERF_EVENT_OPEN,
     PROG_LOAD,
     RAW_TRACEPOINT_OPEN,
@@ -27,6 +29,10 @@ from tracer.kernel.system_call import (
 _PROG_TYPE_RAW_TRACEPOINT, _PROG_TYPE_TRACING = 17, 26
 _TRACE_FENTRY, _TRACE_FEXIT, _TRACE_ITERATOR = 24, 25, 28
 _PROBE_READ_USER, _PROBE_READ_KERNEL = 112, 113
+_MAP_TYPE_ARRAY = 2
+# union bpf_attr, as BPF_MAP_CREATE has it up to map_flags
+_TABLE = struct.Struct("=IIIII")
+_TABLE_PAGES = 4096
 # union bpf_attr, as BPF_PROG_LOAD has it up to attach_prog_fd
 _LOAD = struct.Struct("=IIQQIIQII16sIIIIQIIQIII")
 _OPEN = struct.Struct("=QII")
@@ -87,6 +93,16 @@ def try_reading(user: bool) -> str:
     )
     try:
         os.close(_loaded(_PROG_TYPE_RAW_TRACEPOINT, code + _RETURN_ZERO))
+    except OSError as error:
+        return _refusal(error)
+    return ""
+
+
+def try_maps() -> str:
+    """Have the kernel make a table as large as ours; "" or why that is refused."""
+    attributes = _TABLE.pack(_MAP_TYPE_ARRAY, 4, mmap.PAGESIZE, _TABLE_PAGES, 0)
+    try:
+        os.close(_bpf(MAP_CREATE, attributes))
     except OSError as error:
         return _refusal(error)
     return ""
