@@ -134,7 +134,11 @@ def test_tracefs_that_is_not_mounted_is_tried() -> None:
     assert check["advice"] == "tracefs is not mounted: a trace mounts it on /sys/kernel/tracing"
 
 
-def test_tracefs_is_tried_where_nobody_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tracefs_is_tried_where_nobody_sees_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mount = ["mount", "-t", "tmpfs", "none", str(tmp_path)]
+    monkeypatch.setattr(modes, "mount_tracefs", lambda: subprocess.run(mount, check=True))
     monkeypatch.setattr(diagnosis, "find", only(Mode.KPROBE))
     monkeypatch.setattr(diagnosis, "is_tracefs_missing", lambda: True)
     mounts = Path("/proc/self/mountinfo").read_text()
