@@ -149,6 +149,19 @@ def test_tracefs_is_tried_where_nobody_sees_it(
     assert Path("/proc/self/mountinfo").read_text() == mounts
 
 
+def test_tracefs_that_is_empty_is_no_matter_of_mounting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN a tracefs that is mounted, and has no events: that of a kernel that is locked down."""
+    if "/sys/kernel/tracing tracefs" not in Path("/proc/mounts").read_text():
+        pytest.skip("tracefs is not mounted")
+    monkeypatch.setattr(diagnosis, "find", only(Mode.KPROBE))
+    monkeypatch.setattr(diagnosis, "is_tracefs_missing", lambda: True)
+
+    check = check_of(diagnose(), "tracepoint")
+
+    assert check.works is False
+    assert check.found.startswith("tracefs is mounted and has no events")
+
+
 def test_tracefs_that_cannot_be_mounted_leaves_no_tracepoints(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,6 +8,7 @@ kernels, and security modules refuse what is there.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -61,6 +62,11 @@ def mount_tracefs() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"nodev", os.fsencode(TRACEFS), b"tracefs", 0, None) != 0:
         reason = os.strerror(ctypes.get_errno())
+        if ctypes.get_errno() == errno.EBUSY:
+            raise InotraceError(
+                "tracefs is mounted and has no events: a kernel that is locked down "
+                "(confidentiality), or built without CONFIG_EVENT_TRACING"
+            )
         raise InotraceError(
             f"cannot mount tracefs ({reason}): try 'mount -t tracefs nodev {TRACEFS}', "
             "or run inotrace outside the container"
