@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import time
@@ -16,13 +17,13 @@ from harness import Inotrace, Puppet, kernel_watches_of, ledger_watches, until, 
 from tracer import session as session_module
 from tracer.core.accounts import Cause
 from tracer.errors import InotraceError
-from tracer.kernel import hooks, modes, probe
+from tracer.kernel import hooks, modes, probe, trials
 from tracer.kernel.hooks import Mode
 from tracer.kernel.modes import Finding, choose, find
 from tracer.kernel.preflight import prepare
 from tracer.kernel.probe import Probe, Scope
 from tracer.kernel.symbols import BccStacks
-from tracer.kernel.trials import try_fentry, try_kprobe, try_reading
+from tracer.kernel.trials import try_fentry, try_hit, try_kprobe, try_reading
 from tracer.session import Filter, Session
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -161,6 +162,37 @@ def test_kprobes_that_are_switched_off_are_found_out() -> None:
         switch.write_text("1")
 
     assert (works, reason) == (False, f"kprobes are switched off: 'echo 1 >{switch}'")
+
+
+def test_ftrace_that_is_switched_off_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """GIVEN what the kernel says then WHEN fentry or a kprobe is tried."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    switch = tmp_path / "ftrace_enabled"
+    switch.write_text("0\n")
+    monkeypatch.setattr(trials, "_FTRACE_ENABLED", switch)
+    monkeypatch.setattr(trials, "bpf_call", refuse)
+    assert "'sysctl kernel.ftrace_enabled=1'" in try_fentry(1, at_return=True)
+
+    switch.write_text("1\n")
+    assert "Device or resource busy" in try_fentry(1, at_return=True)
+
+    # a probe that is opened, and counts nothing
+    never_hit = tmp_path / "counter"
+    never_hit.write_bytes(bytes(8))
+    monkeypatch.setattr(trials, "_KPROBE_TYPE", switch)
+    monkeypatch.setattr(trials, "_kprobe", lambda *_: os.open(never_hit, os.O_RDONLY))
+    assert "kprobes/enabled" in try_hit("any_function", lambda: None)
+
+    switch.write_text("0\n")
+    assert "'sysctl kernel.ftrace_enabled=1'" in try_hit("any_function", lambda: None)
+
+    never_hit.write_bytes(b"\1" + bytes(7))
+    assert try_hit("any_function", lambda: None) == ""
 
 
 @pytest.mark.parametrize("user", [False, True])

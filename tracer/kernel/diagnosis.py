@@ -228,12 +228,18 @@ def _fdinfo() -> Check:
     libc = ctypes.CDLL(None)
     fd = libc.inotify_init1(_IN_CLOEXEC)
     if fd < 0:
-        return Check(name, None, "not tried: the user has no instance left, see 'inotrace ls'")
+        found = "not tried: the user has no inotify instance left, see 'inotrace ls'"
+        return Check(name, None, found, "fs.inotify.max_user_instances allows more")
     try:
         with tempfile.TemporaryDirectory(prefix="inotrace-doctor-") as folder:
             wd = libc.inotify_add_watch(fd, os.fsencode(folder), _IN_DELETE)
             if wd < 0:
-                return Check(name, None, "not tried: the user has no watch left")
+                return Check(
+                    name,
+                    None,
+                    "not tried: the user has no watch left, see 'inotrace ls'",
+                    "fs.inotify.max_user_watches allows more",
+                )
             watches: tuple[FdWatch, ...] | None = None
             with suppress(OSError):
                 watches = read_watches(os.getpid(), fd)

@@ -47,6 +47,9 @@ _KPROBE_TYPE = Path("/sys/bus/event_source/devices/kprobe/type")
 # here, config1 (the function's name) and config2 (the offset in it)
 _EVENT = struct.Struct("=IIQ40xQQ")
 _KPROBES_ENABLED = Path("/sys/kernel/debug/kprobes/enabled")
+# with which the kernel reaches both: admin-guide/sysctl/kernel.rst
+_FTRACE_ENABLED = Path("/proc/sys/kernel/ftrace_enabled")
+_FTRACE_IS_OFF = "ftrace is switched off: 'sysctl kernel.ftrace_enabled=1'"
 _FLAG_FD_CLOEXEC = 8
 
 # include/linux/errno.h, which C libraries do not know
@@ -158,7 +161,11 @@ def _try_counting(function: str, at_return: bool, call: Callable[[], object] | N
             os.close(probe)
     except OSError as error:
         return _refusal(error)
-    return "" if hits else f"kprobes are switched off: 'echo 1 >{_KPROBES_ENABLED}'"
+    if hits:
+        return ""
+    if _is_ftrace_off():
+        return f"kprobes are not hit: {_FTRACE_IS_OFF}"
+    return f"kprobes are switched off: 'echo 1 >{_KPROBES_ENABLED}'"
 
 
 def _kprobe(function: str, at_return: bool) -> int:
@@ -170,7 +177,16 @@ def _kprobe(function: str, at_return: bool) -> int:
     return system_call(PERF_EVENT_OPEN, record, 0, -1, -1, _FLAG_FD_CLOEXEC)
 
 
+def _is_ftrace_off() -> bool:
+    try:
+        return _FTRACE_ENABLED.read_text().strip() == "0"
+    except OSError:
+        return False
+
+
 def _refusal(error: OSError) -> str:
+    if error.errno == errno.EBUSY and _is_ftrace_off():
+        return _FTRACE_IS_OFF
     if error.errno in (_ENOTSUPP, errno.EOPNOTSUPP):
         return "the kernel is built without it, or the processor's kind is not supported"
     if error.errno in (errno.EPERM, errno.EACCES):
