@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import time
@@ -164,35 +163,51 @@ def test_kprobes_that_are_switched_off_are_found_out() -> None:
     assert (works, reason) == (False, f"kprobes are switched off: 'echo 1 >{switch}'")
 
 
-def test_ftrace_that_is_switched_off_is_named(
+def test_nothing_is_tried_while_ftrace_is_switched_off(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """GIVEN what the kernel says then WHEN fentry or a kprobe is tried."""
+    """GIVEN a state in which trying breaks ftrace on Linux 5.10 THEN it is only named."""
 
-    def refuse(*_: object) -> int:
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+    def tried(*_: object) -> int:
+        raise AssertionError("tried")
 
     switch = tmp_path / "ftrace_enabled"
     switch.write_text("0\n")
     monkeypatch.setattr(trials, "_FTRACE_ENABLED", switch)
-    monkeypatch.setattr(trials, "bpf_call", refuse)
-    assert "'sysctl kernel.ftrace_enabled=1'" in try_fentry(1, at_return=True)
-
-    switch.write_text("1\n")
-    assert "Device or resource busy" in try_fentry(1, at_return=True)
-
-    # a probe that is opened, and counts nothing
-    never_hit = tmp_path / "counter"
-    never_hit.write_bytes(bytes(8))
     monkeypatch.setattr(trials, "_KPROBE_TYPE", switch)
-    monkeypatch.setattr(trials, "_kprobe", lambda *_: os.open(never_hit, os.O_RDONLY))
-    assert "kprobes/enabled" in try_hit("any_function", lambda: None)
+    monkeypatch.setattr(trials, "bpf_call", tried)
+    monkeypatch.setattr(trials, "system_call", tried)
 
-    switch.write_text("0\n")
-    assert "'sysctl kernel.ftrace_enabled=1'" in try_hit("any_function", lambda: None)
+    wanted = "ftrace is switched off: 'sysctl kernel.ftrace_enabled=1'"
+    assert try_fentry(1, at_return=True) == wanted
+    assert try_kprobe("any_function", at_return=True) == wanted
+    assert try_hit("any_function", lambda: None) == wanted
 
-    never_hit.write_bytes(b"\1" + bytes(7))
-    assert try_hit("any_function", lambda: None) == ""
+
+@pytest.mark.parametrize("hits", [0, 1])
+def test_a_kprobe_that_counts_nothing_is_switched_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hits: int
+) -> None:
+    counter = tmp_path / "counter"
+    counter.write_bytes(bytes([hits, *bytes(7)]))
+    monkeypatch.setattr(trials, "_KPROBE_TYPE", counter)
+    monkeypatch.setattr(trials, "_kprobe", lambda *_: os.open(counter, os.O_RDONLY))
+
+    assert ("kprobes/enabled" in try_hit("any_function", lambda: None)) == (not hits)
+
+
+def test_a_bcc_that_looks_elsewhere_for_tracepoints_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """GIVEN BCC 0.18, which knows tracefs only inside debugfs, and no debugfs."""
+    if modes.mounted_tracefs() is None:
+        pytest.skip("tracefs is not mounted")
+    monkeypatch.setattr("bcc.TRACEFS", str(tmp_path))
+
+    works, reason = find.__wrapped__(Mode.TRACEPOINT)
+
+    assert not works
+    assert reason.endswith("'mount -t debugfs nodev /sys/kernel/debug'")
 
 
 @pytest.mark.parametrize("user", [False, True])

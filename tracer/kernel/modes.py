@@ -23,6 +23,7 @@ from tracer.kernel.trials import try_fentry, try_hit, try_kprobe
 
 TRACEFS = Path("/sys/kernel/tracing")
 _TRACEFS_IN_DEBUGFS = Path("/sys/kernel/debug/tracing")
+_TRACEPOINT = "events/syscalls/sys_exit_inotify_add_watch"
 # include/uapi/linux/sched.h, include/uapi/linux/mount.h
 _CLONE_NEWNS = 0x20000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
@@ -187,10 +188,22 @@ def _tracepoints() -> Finding:
         return Finding(False, str(refusal))
     if tracefs is None:
         return Finding(False, f"tracefs is not mounted: 'mount -t tracefs nodev {TRACEFS}'")
-    if not (tracefs / "events/syscalls/sys_exit_inotify_add_watch").is_dir():
+    if not (tracefs / _TRACEPOINT).is_dir():
         return Finding(
             False,
             "this kernel has no tracepoints for system calls: use one built with "
             "CONFIG_FTRACE_SYSCALLS",
+        )
+    try:
+        from bcc import TRACEFS as looked_for
+    except ImportError:
+        # which is told before
+        return Finding(True)
+    if not os.path.isdir(os.path.join(looked_for, _TRACEPOINT)):
+        # 0.18 knows no other place
+        return Finding(
+            False,
+            f"this BCC looks for tracepoints in {looked_for}: "
+            "'mount -t debugfs nodev /sys/kernel/debug'",
         )
     return Finding(True)

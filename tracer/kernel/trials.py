@@ -57,7 +57,14 @@ _ENOTSUPP = 524
 
 
 def try_fentry(type_id: int, at_return: bool) -> str:
-    """Attach an empty program to a kernel function; "" or why that is refused."""
+    """
+    Attach an empty program to a kernel function; "" or why that is refused.
+
+    Not while ftrace is off: Linux 5.10 then fails to take the program back, and shuts ftrace down
+    until the next boot.
+    """
+    if _is_ftrace_off():
+        return _FTRACE_IS_OFF
     kind = _TRACE_FEXIT if at_return else _TRACE_FENTRY
     return _try_tracing(
         type_id, kind, RAW_TRACEPOINT_OPEN, lambda program: _OPEN.pack(0, program, 0)
@@ -150,6 +157,8 @@ def try_hit(function: str, call: Callable[[], object]) -> str:
 def _try_counting(function: str, at_return: bool, call: Callable[[], object] | None) -> str:
     if not _KPROBE_TYPE.exists():
         return "the kernel is built without kprobes (CONFIG_KPROBE_EVENTS)"
+    if _is_ftrace_off():
+        return _FTRACE_IS_OFF
     try:
         probe = _kprobe(function, at_return)
         try:
@@ -161,11 +170,7 @@ def _try_counting(function: str, at_return: bool, call: Callable[[], object] | N
             os.close(probe)
     except OSError as error:
         return _refusal(error)
-    if hits:
-        return ""
-    if _is_ftrace_off():
-        return f"kprobes are not hit: {_FTRACE_IS_OFF}"
-    return f"kprobes are switched off: 'echo 1 >{_KPROBES_ENABLED}'"
+    return "" if hits else f"kprobes are switched off: 'echo 1 >{_KPROBES_ENABLED}'"
 
 
 def _kprobe(function: str, at_return: bool) -> int:
@@ -185,8 +190,6 @@ def _is_ftrace_off() -> bool:
 
 
 def _refusal(error: OSError) -> str:
-    if error.errno == errno.EBUSY and _is_ftrace_off():
-        return _FTRACE_IS_OFF
     if error.errno in (_ENOTSUPP, errno.EOPNOTSUPP):
         return "the kernel is built without it, or the processor's kind is not supported"
     if error.errno in (errno.EPERM, errno.EACCES):
