@@ -239,9 +239,25 @@ def _load(scope: Scope, mode: Mode) -> Any:
 def _compiled(names: Sequence[str], definitions: Iterable[str]) -> Any:
     folder = bpf_folder()
     os.environ["BCC_KERNEL_SOURCE"] = str(folder)
-    from bcc import BPF
+    from bcc import BPF, lib
 
     class Unattached(BPF):  # type: ignore[misc]
+        def detach_kprobe_event(self, ev_name: bytes) -> None:
+            """
+            Close it: BCC would go on to look for it in tracefs, where perf's probes never are.
+
+            It fails if that may not be read, or is not mounted.
+            """
+            held = self.kprobe_fds[ev_name]
+            if not isinstance(held, dict):
+                # BCC before 0.19 has one function for each event
+                lib.bpf_close_perf_event_fd(held)
+                self._del_kprobe_fd(ev_name)
+                return
+            for function, fd in list(held.items()):
+                lib.bpf_close_perf_event_fd(fd)
+                self._del_kprobe_fd(ev_name, function)
+
         def _trace_autoload(self) -> None:
             """
             Not now: BCC attaches by itself what is named as fentry functions have to be.
