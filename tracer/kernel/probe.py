@@ -241,7 +241,7 @@ def _compiled(names: Sequence[str], definitions: Iterable[str]) -> Any:
     os.environ["BCC_KERNEL_SOURCE"] = str(folder)
     from bcc import BPF, lib
 
-    class Unattached(BPF):  # type: ignore[misc]
+    class Program(BPF):  # type: ignore[misc]
         def detach_kprobe_event(self, ev_name: bytes) -> None:
             """
             Close it: BCC would go on to look for it in tracefs, where perf's probes never are.
@@ -258,18 +258,11 @@ def _compiled(names: Sequence[str], definitions: Iterable[str]) -> Any:
                 lib.bpf_close_perf_event_fd(fd)
                 self._del_kprobe_fd(ev_name, function)
 
-        def _trace_autoload(self) -> None:
-            """
-            Not now: BCC attaches by itself what is named as fentry functions have to be.
-
-            One that is optional would fail as a whole where the kernel lacks it.
-            """
-
     # nobody reads the debug information that BCC asks for, and it takes a sixth of the time
     options = ["-g0", "-w", f"-I{folder}"]
     options += [*compiler_definitions(), *definitions, *_EXTRA_DEFINITIONS]
     with bcc_errors(_DOES_NOT_LOAD):
-        return Unattached(text=_joined(folder, names).encode(), cflags=options)
+        return Program(text=_joined(folder, names).encode(), cflags=options)
 
 
 def _mode_definitions(mode: Mode) -> list[str]:
