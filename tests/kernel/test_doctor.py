@@ -9,7 +9,7 @@ import sys
 from typing import Any, Callable
 
 import pytest
-from harness import Inotrace, environment
+from harness import PATIENCE_S, Inotrace, environment
 
 from tracer.core.diagnosis import Diagnosis
 from tracer.kernel import diagnosis
@@ -117,7 +117,7 @@ def test_without_root_it_says_what_it_did_not_try() -> None:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE_S,
     )
 
     assert (done.returncode, done.stderr) == (1, "")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from harness import PATIENCE_S
 
 from tracer.kernel.fdinfo import can_compare_files
 
@@ -98,7 +99,7 @@ def ls(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         stderr=subprocess.PIPE,
         encoding="utf-8",
         cwd="/",
-        timeout=60,
+        timeout=2 * PATIENCE_S,
         **options,
     )
 
