@@ -34,6 +34,7 @@ def test_counters_that_agree_are_not_spoken_of(stranger: Puppet, watchable: list
     assert (limits["uid"], limits["watches"]["used"], limits["instances"]["used"]) == (_UID, 1, 1)
 
 
+@pytest.mark.kernels
 def test_an_instance_in_a_socket_is_not_taken_for_closed(
     stranger: Puppet, watchable: list[Path]
 ) -> None:

@@ -28,6 +28,7 @@ def check_of(found: Diagnosis, name: str) -> diagnosis.Check:
     return check
 
 
+@pytest.mark.kernels
 def test_it_names_the_mode_that_a_trace_then_takes(inotrace: Start) -> None:
     doctor = inotrace("doctor", "-f", "json")
     report: Any = doctor.report()
@@ -46,6 +47,7 @@ def test_it_fits_80_columns_and_ends_in_the_answer(inotrace: Start) -> None:
     assert lines[-1].startswith("Tracing works. --mode auto takes ")
 
 
+@pytest.mark.kernels
 def test_modes_are_told_with_the_reason_that_forcing_them_gives() -> None:
     prepare(print)
     found = diagnose()
@@ -56,6 +58,7 @@ def test_modes_are_told_with_the_reason_that_forcing_them_gives() -> None:
         assert reason in check.found
 
 
+@pytest.mark.kernels
 def test_nothing_stays_behind() -> None:
     before = os.listdir("/proc/self/fd")
     diagnose()

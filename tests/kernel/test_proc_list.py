@@ -81,6 +81,7 @@ def _holders(rows: Rows, pids: set[int]) -> set[tuple[int, int, int, Instance]]:
 # --- the same as the iterator ---
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_of_watches(lists: Lists, puppet: Puppet, folders: list[Path]) -> None:
     """GIVEN instances with every kind of mask, of /proc and /sys, and with none THEN equal."""
     fd = puppet.ok("init")
@@ -100,6 +101,7 @@ def test_both_tell_the_same_of_watches(lists: Lists, puppet: Puppet, folders: li
     ]
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_of_many_watches(lists: Lists, puppet: Puppet, tmp_path: Path) -> None:
     puppet.ok("many", puppet.ok("init"), tmp_path, 5003)
 
@@ -109,6 +111,7 @@ def test_both_tell_the_same_of_many_watches(lists: Lists, puppet: Puppet, tmp_pa
     assert [len(watches) for *_, watches in told.values()] == [5003]
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_of_holders(lists: Lists, puppet: Puppet, folders: list[Path]) -> None:
     """GIVEN a duplicate, a child and a thread with a table of its own THEN equal rows."""
     fd = puppet.ok("init")
@@ -128,6 +131,7 @@ def test_both_tell_the_same_of_holders(lists: Lists, puppet: Puppet, folders: li
     assert _told_of(lists.proc.walk(), pids) == _told_of(lists.iterator.walk(), pids)
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_of_a_large_table(lists: Lists, puppet: Puppet) -> None:
     """GIVEN more files than one question looks at WHEN walked THEN the one behind them is found."""
     first = puppet.ok("init")
@@ -141,6 +145,7 @@ def test_both_tell_the_same_of_a_large_table(lists: Lists, puppet: Puppet) -> No
     assert found == _holders(lists.iterator.rows(), {puppet.pid})
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_of_who_pays(lists: Lists, tmp_path: Path) -> None:
     """GIVEN a watch in a user namespace of its own WHEN walked THEN both users are told."""
     ready, done = os.pipe(), os.pipe()
@@ -211,6 +216,7 @@ def test_a_walk_ends_where_processes_never_stop_to_come(
 # --- what it leaves alone ---
 
 
+@pytest.mark.kernels
 def test_a_walk_keeps_nothing_open(lists: Lists, puppet: Puppet, folders: list[Path]) -> None:
     """GIVEN a walk WHEN the owner closes its instance THEN it is gone: nobody else held it."""
     fd = puppet.ok("init")
@@ -252,6 +258,7 @@ def _own_links() -> Iterator[str]:
             continue
 
 
+@pytest.mark.kernels
 def test_our_own_calls_are_not_told(lists: Lists, puppet: Puppet) -> None:
     """GIVEN a list opened and walked while others are traced THEN only those have events."""
     _callers(lists.stream)
@@ -279,6 +286,7 @@ def _callers(stream: Stream) -> set[int]:
 # --- what cannot be read ---
 
 
+@pytest.mark.kernels
 def test_a_descriptor_reused_while_it_is_read_is_not_taken_for_the_first(
     lists: Lists, puppet: Puppet, folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +330,7 @@ def test_refused_fdinfo_is_said_and_nothing_invented(
 # --- a session with it ---
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("truth", ["iterator", "fdinfo"])
 def test_the_report_says_where_the_list_came_from(truth: str, puppet: Puppet) -> None:
     with tracing(puppet.pid, truth=truth) as session:

@@ -28,6 +28,7 @@ from harness import (
 
 from tracer.cli import app
 from tracer.cli import run as run_module
+from tracer.kernel.hooks import Mode
 from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -285,10 +286,11 @@ def test_more_than_can_be_walked_at_exit_is_inconclusive(
 # --- who is traced ---
 
 
+@pytest.mark.kernels
 def test_descendants_threads_and_new_images_are_traced(
-    run: Callable[..., Run], folders: list[Path]
+    run: Callable[..., Run], folders: list[Path], mode: Mode
 ) -> None:
-    traced = run()
+    traced = run("--mode", mode.value)
     puppet = traced.puppet
     unused = iter(folders)
     fd = puppet.ok("init", 0)

@@ -49,6 +49,7 @@ def stranger(start_puppet: Callable[..., Puppet]) -> Puppet:
     return other
 
 
+@pytest.mark.kernels
 def test_a_known_workload_gives_its_numbers(
     trace: Callable[..., Inotrace], puppet: Puppet, tmp_path: Path
 ) -> None:
