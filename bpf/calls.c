@@ -6,55 +6,6 @@
 
 #define EMFILE		24	/* include/uapi/asm-generic/errno-base.h */
 
-/* arch/x86/include/asm/segment.h: a 32-bit program's code segment */
-#define USER32_CS	0x23
-
-/* of a system call, as the caller passed them */
-struct arguments {
-	u64 first;
-	u64 second;
-	u64 third;
-	u64 sp;
-	u32 word;	/* bytes of a return address on the caller's stack */
-};
-
-static __always_inline struct arguments native_arguments(void)
-{
-	struct arguments args = { .word = 8 };
-	struct pt_regs regs = {};
-
-	read_registers(&regs);
-	args.first = regs.di;
-	args.second = regs.si;
-	args.third = regs.dx;
-	args.sp = regs.sp;
-	return args;
-}
-
-/* of a 32-bit call, which a 64-bit program may make as well */
-static __always_inline struct arguments compat_arguments(void)
-{
-	struct arguments args = {};
-	struct pt_regs regs = {};
-
-	read_registers(&regs);
-	args.first = (u32)regs.bx;
-	args.second = (u32)regs.cx;
-	args.third = (u32)regs.dx;
-	args.sp = regs.sp;
-	args.word = regs.cs == USER32_CS ? 4 : 8;
-	return args;
-}
-
-/* inotify_init has none, and one entry point for both kinds of callers */
-static __always_inline struct arguments no_arguments(void)
-{
-	struct arguments args = compat_arguments();
-
-	args.first = 0;
-	return args;
-}
-
 static __always_inline void announce(void *ctx, struct call_event *event)
 {
 	struct arrival arrival = {
@@ -131,14 +82,11 @@ static __always_inline void identify_payer(struct call_event *event)
 	event->ino = userns_of(ucounts);
 }
 
-static __always_inline u32 append_stack(void *ctx, struct call_scratch *s, struct arguments *args)
+static __always_inline u32 append_stack(void *ctx, struct call_scratch *s, struct entry *entry)
 {
 	s64 bytes = bpf_get_stack(ctx, s->tail, FRAMES_MAX * 8, BPF_F_USER_STACK);
 
-	s->event.caller = 0;
-	bpf_probe_read_user(&s->event.caller, sizeof(s->event.caller), (void *)args->sp);
-	if (args->word == 4)
-		s->event.caller = (u32)s->event.caller;
+	s->event.caller = return_address(entry);
 	s->event.stack_bytes = bytes;
 	return bytes > 0 ? bytes : 0;
 }
@@ -173,7 +121,7 @@ static __always_inline u32 what_is_exhausted(u64 task)
 }
 
 static __always_inline void tell_call(void *ctx, struct call_scratch *s, u32 op, s64 ret,
-				      struct arguments *args, bool wanted)
+				      struct entry *entry, bool wanted)
 {
 	u64 task = bpf_get_current_task();
 	struct call_event *event = &s->event;
@@ -181,9 +129,14 @@ static __always_inline void tell_call(void *ctx, struct call_scratch *s, u32 op,
 
 	event->head.op = op;
 	event->head.ts = bpf_ktime_get_ns();
-	event->fd = op == OP_INIT ? ret : args->first;
 	event->ret = ret;
-	event->arg = op == OP_INIT ? args->first : op == OP_ADD ? args->third : args->second;
+	if (op == OP_INIT) {
+		event->fd = ret;
+		event->arg = has_flags(entry->number) ? entry->first : 0;
+	} else {
+		event->fd = entry->first;
+		event->arg = op == OP_ADD ? entry->third : entry->second;
+	}
 	event->stack_bytes = 0;
 	event->path_bytes = 0;
 	event->caller = 0;
@@ -203,27 +156,36 @@ static __always_inline void tell_call(void *ctx, struct call_scratch *s, u32 op,
 	else if (op == OP_INIT && ret == -EMFILE)
 		event->detail = what_is_exhausted(task);
 	if (STACKS && (op != OP_RM || RM_STACKS))
-		used = append_stack(ctx, s, args);
+		used = append_stack(ctx, s, entry);
 	if (op == OP_ADD)
-		used = append_path(s, used, args->second);
+		used = append_path(s, used, entry->second);
 	submit_call(ctx, s, used);
 }
 
-static __always_inline int finish_call(void *ctx, u32 op, s64 ret, struct arguments args)
+/*
+ * One program for all calls: to tell them apart by number costs less than to
+ * compile, verify and keep it for each of them.
+ */
+static __always_inline int finish_call(void *ctx, s64 ret)
 {
-	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	u32 op, tgid = bpf_get_current_pid_tgid() >> 32;
+	struct entry entry = {};
 	struct call_scratch *s;
 	int zero = 0;
 	bool wanted;
 
 	/* inotrace's own calls are questions */
-	if (is_asker(tgid))
-		return op == OP_RM ? answer() : 0;
+	if (is_asker(tgid)) {
+		read_entry(&entry);
+		return op_of(entry.number) == OP_RM ? answer() : 0;
+	}
 	if (!is_tracing())
 		return 0;
 	wanted = in_scope(bpf_get_current_task(), tgid);
+	read_entry(&entry);
+	op = op_of(entry.number);
 	/* generations are kept for all, whoever is traced: an instance may be passed on */
-	if (!wanted && !(op == OP_INIT && ret >= 0))
+	if (!op || (!wanted && !(op == OP_INIT && ret >= 0)))
 		return 0;
 	s = call_scratch.lookup(&zero);
 	if (!s)
@@ -235,7 +197,7 @@ static __always_inline int finish_call(void *ctx, u32 op, s64 ret, struct argume
 		return 0;
 	}
 	s->busy = 1;
-	tell_call(ctx, s, op, ret, &args, wanted);
+	tell_call(ctx, s, op, ret, &entry, wanted);
 	s->busy = 0;
 	return 0;
 }

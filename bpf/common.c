@@ -31,13 +31,7 @@
 #define RM_STACKS	0	/* collect the stack of removals too */
 #endif
 
-#ifdef BPF_FUNC_TASK_PT_REGS
-/* Linux 5.15; not every BCC that runs there declares them */
-static void *(*current_task_btf)(void) = (void *)BPF_FUNC_GET_CURRENT_TASK_BTF;
-static void *(*task_registers)(void *task) = (void *)BPF_FUNC_TASK_PT_REGS;
-#endif
 #define USERNS_LEVELS	33	/* create_user_ns() refuses to nest deeper */
-#define KERNEL_STACK_SIZE	16384
 
 enum counter {
 	SUBMITTED,
@@ -133,20 +127,6 @@ static __always_inline u64 inotify_fops(void)
 static __always_inline u32 effective_uid(u64 task)
 {
 	return read_u32(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_EUID);
-}
-
-/* the registers with which the current task entered the kernel */
-static __always_inline void read_registers(struct pt_regs *regs)
-{
-#ifdef BPF_FUNC_TASK_PT_REGS
-	void *at = task_registers(current_task_btf());
-#else
-	/* arch/x86/include/asm/processor.h before Linux 5.15: task_pt_regs */
-	void *at = (void *)(read_u64(bpf_get_current_task() + OFF_TASK_STRUCT_STACK) +
-			    KERNEL_STACK_SIZE - sizeof(*regs));
-#endif
-
-	bpf_probe_read_kernel(regs, sizeof(*regs), at);
 }
 
 /* the name of the process; that of a thread may be another */

@@ -5,9 +5,6 @@
  * handlers are in kprobe.c and fentry.c.
  */
 
-/* arch/x86/entry/syscalls/syscall_64.tbl */
-#define NR_INOTIFY_RM_WATCH	255
-
 /* group -> the thread that closed it */
 BPF_F_TABLE("lru_hash", u64, u32, closers, 16384, 0);
 
@@ -20,13 +17,13 @@ static __always_inline bool is_being_closed(u64 group)
 	return tid && *tid == (u32)bpf_get_current_pid_tgid() && !generation_of(group);
 }
 
-/* no 32-bit call of this number is left that could remove a watch */
+/* no other call of these numbers could remove a watch */
 static __always_inline bool is_told_by_call(u32 wd)
 {
-	struct pt_regs regs = {};
+	struct entry entry = {};
 
-	read_registers(&regs);
-	return regs.orig_ax == NR_INOTIFY_RM_WATCH && (u32)regs.si == wd &&
+	read_entry(&entry);
+	return op_of(entry.number) == OP_RM && (u32)entry.second == wd &&
 	       in_scope(bpf_get_current_task(), bpf_get_current_pid_tgid() >> 32);
 }
 

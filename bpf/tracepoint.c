@@ -9,24 +9,9 @@ struct sys_exit {
 	s64 ret;
 };
 
-int on_old_init_exit(struct sys_exit *ctx)
+int on_call(struct sys_exit *ctx)
 {
-	return finish_call(ctx, OP_INIT, ctx->ret, no_arguments());
-}
-
-int on_init_exit(struct sys_exit *ctx)
-{
-	return finish_call(ctx, OP_INIT, ctx->ret, native_arguments());
-}
-
-int on_add_watch_exit(struct sys_exit *ctx)
-{
-	return finish_call(ctx, OP_ADD, ctx->ret, native_arguments());
-}
-
-int on_rm_watch_exit(struct sys_exit *ctx)
-{
-	return finish_call(ctx, OP_RM, ctx->ret, native_arguments());
+	return finish_call(ctx, ctx->ret);
 }
 
 /* CLOCK_MONOTONIC in ns of the last ring; user space maps it and looks */

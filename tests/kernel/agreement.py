@@ -225,7 +225,7 @@ def assert_agrees(session: Session, name: bytes) -> None:
         before = kernel_instances(name)
         seen[:] = [before]
         report = session.finish()
-        assert report.trace.complete and report.conclusive
+        assert report.trace.complete and report.conclusive, _doubts(session, report)
         seen.append(ledger_instances(session))
         return before == kernel_instances(name)
 
@@ -233,6 +233,11 @@ def assert_agrees(session: Session, name: bytes) -> None:
     kernel, ledger = seen
     assert kernel == ledger, _differences(kernel, ledger)
     assert_counts_add_up(session._ledger)
+
+
+def _doubts(session: Session, report: Report) -> str:
+    walk, change = session._reconcile(exact=True)
+    return f"inconclusive: {report.trace}\nthen: {change}\nunread: {walk.unread}"
 
 
 def _differences(kernel: Counter[Held], ledger: Counter[Held]) -> str:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import pytest
 from agreement import NAME, assert_agrees, by_iterator
 from conftest import compiled
-from fuzz_machine import machine_of
+from fuzz_machine import AS_A_USER_OF_ITS_OWN, machine_of
 from harness import PATIENCE_S, Reader
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -78,7 +78,7 @@ class Fuzz:
 @contextmanager
 def fuzzing(program: Path, folder: Path, *, processes: int, threads: bool) -> Iterator[Fuzz]:
     folder.mkdir()
-    command = [program, folder, str(processes), str(int(threads))]
+    command = [*AS_A_USER_OF_ITS_OWN, program, folder, str(processes), str(int(threads))]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield Fuzz(process)

@@ -124,6 +124,11 @@ class Btf:
                 return int(value)
         raise KeyError(f"enum {enum_name} {name}")
 
+    def size_of(self, struct_name: str) -> int:
+        """Bytes of a struct. Raises KeyError if it is unknown."""
+        type_id = self._find(struct_name, _KIND_STRUCT)
+        return int(self._library.btf__resolve_size(self._handle, type_id))
+
     def function_id(self, name: str) -> int:
         """The type id of a kernel function. Raises KeyError if it is unknown."""
         return self._find(name, _KIND_FUNCTION)
@@ -226,6 +231,7 @@ def compiler_definitions() -> list[str]:
                 # 4 on Linux 5.10, 8 on 6.1 and later
                 f"-DCOUNTER_BYTES={btf.element_size('ucounts', 'ucount')}",
                 f"-DLIMIT_BYTES={btf.element_size('user_namespace', 'ucount_max')}",
+                f"-DSIZE_PT_REGS={btf.size_of('pt_regs')}",
             ]
     except KeyError as missing:
         raise InotraceError(

@@ -35,37 +35,23 @@ _PREFIXES = {"x86_64": ("__x64_sys_", "__ia32_sys_"), "aarch64": ("__arm64_sys_"
 NATIVE_PREFIX, COMPAT_PREFIX = _PREFIXES.get(platform.machine(), ("sys_", ""))
 
 REMOVAL, RELEASE = "inotify_ignored_and_remove_idr", "inotify_release"
-_CALLS = {
-    "old_init": "inotify_init",
-    "init": "inotify_init1",
-    "add_watch": "inotify_add_watch",
-    "rm_watch": "inotify_rm_watch",
-}
+# architectures made after inotify_init1 never had inotify_init
+_OLD_INIT = "inotify_init"
+_CALLS = ("inotify_init1", "inotify_add_watch", "inotify_rm_watch")
 
 
 def hooks(mode: Mode) -> tuple[Hook, ...]:
     """Everything that `mode` attaches for calls and removals."""
     if mode is Mode.TRACEPOINT:
-        return tuple(
-            Hook(f"on_{name}_exit", f"syscalls:sys_exit_{call}", needed=_is_needed(call))
-            for name, call in _CALLS.items()
-        )
-    calls = [(name, NATIVE_PREFIX + call, _is_needed(call)) for name, call in _CALLS.items()]
-    if COMPAT_PREFIX:
-        # inotify_init has one entry point under both names
-        calls += [
-            (f"compat_{name}", COMPAT_PREFIX + call, False)
-            for name, call in _CALLS.items()
-            if name != "old_init"
-        ]
-    if mode is Mode.KPROBE:
-        returns = [Hook(f"on_{name}_return", target, True, need) for name, target, need in calls]
-        return (*returns, Hook("on_removal", REMOVAL), Hook("on_release", RELEASE))
-    # BCC takes the target from the name
-    exits = [Hook(f"kretfunc__{target}", target, True, need) for _, target, need in calls]
-    return (*exits, *(Hook(f"kfunc__{target}", target) for target in (REMOVAL, RELEASE)))
-
-
-def _is_needed(call: str) -> bool:
-    # architectures made after inotify_init1 never had inotify_init
-    return call != "inotify_init"
+        prefix, compat_prefix = "syscalls:sys_exit_", ""
+    else:
+        prefix, compat_prefix = NATIVE_PREFIX, COMPAT_PREFIX
+    at_return = mode is not Mode.TRACEPOINT
+    calls = [Hook("on_call", f"{prefix}{call}", at_return) for call in _CALLS]
+    calls.append(Hook("on_call", f"{prefix}{_OLD_INIT}", at_return, needed=False))
+    if compat_prefix:
+        # inotify_init has one entry point for both kinds of callers
+        calls += [Hook("on_call", f"{compat_prefix}{call}", True, needed=False) for call in _CALLS]
+    if mode is Mode.TRACEPOINT:
+        return tuple(calls)
+    return (*calls, Hook("on_removal", REMOVAL), Hook("on_release", RELEASE))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from tracer.errors import InotraceError
 from tracer.kernel.btf import compiler_definitions
 from tracer.kernel.doorbell import WORKER, Doorbell
-from tracer.kernel.hooks import COMPAT_PREFIX, NATIVE_PREFIX, Hook, Mode, hooks
+from tracer.kernel.hooks import Hook, Mode, hooks
 from tracer.kernel.kallsyms import kernel_symbols
 from tracer.kernel.modes import usable
 
@@ -179,30 +179,38 @@ def _exists(bpf: Any, hook: Hook, mode: Mode) -> bool:
 
 
 def _attach(bpf: Any, hook: Hook, mode: Mode) -> None:
-    function, target = _name_in(bpf, hook), hook.target.encode()
+    function, target = hook.function.encode(), hook.target.encode()
     if mode is Mode.TRACEPOINT:
         bpf.attach_tracepoint(tp=target, fn_name=function)
     elif mode is Mode.KPROBE:
         attach = bpf.attach_kretprobe if hook.at_return else bpf.attach_kprobe
         attach(event=target, fn_name=function)
+    elif hook.at_return:
+        bpf.attach_kretfunc(fn_name=_loaded_as(bpf, function, b"kretfunc__", target))
     else:
-        attach = bpf.attach_kretfunc if hook.at_return else bpf.attach_kfunc
-        attach(fn_name=function)
+        bpf.attach_kfunc(fn_name=_loaded_as(bpf, function, b"kfunc__", target))
 
 
-def _name_in(bpf: Any, hook: Hook) -> bytes:
-    """What bpf/fentry.c calls it depends on BCC."""
-    name = hook.function.encode()
-    in_vmlinux = name.replace(b"func__", b"func__vmlinux__")
-    return in_vmlinux if in_vmlinux in _functions(bpf) else name
+def _loaded_as(bpf: Any, function: bytes, kind: bytes, target: bytes) -> bytes:
+    """
+    Load a function under the name that tells BCC what to attach it to, and return that name.
 
+    BCC would need a function of that name, compiled for each target anew.
+    """
+    from bcc import BPF, lib
 
-def _functions(bpf: Any) -> set[bytes]:
-    from bcc import lib
-
-    return {
-        lib.bpf_function_name(bpf.module, at) for at in range(lib.bpf_num_functions(bpf.module))
-    }
+    module, load = bpf.module, lib.bcc_func_load
+    has_modules = lib.bpf_function_start(module, b"names_have_modules")
+    name = kind + (b"vmlinux__" if has_modules else b"") + target
+    code = lib.bpf_function_start(module, function), lib.bpf_function_size(module, function)
+    licence = lib.bpf_module_license(module), lib.bpf_module_kern_version(module)
+    arguments = (module, BPF.TRACING, name, *code, *licence, 0, None, 0, None, -1)
+    # older BCC know fewer
+    fd = load(*arguments[: len(load.argtypes)])
+    if fd < 0:
+        raise InotraceError(f"the kernel refuses the program for {target.decode()}")
+    bpf.funcs[name] = BPF.Function(bpf, name, fd)
+    return name
 
 
 def load_walk() -> Any:
@@ -215,7 +223,7 @@ def load_walk() -> Any:
 
 
 def _load(scope: Scope, mode: Mode) -> Any:
-    names = ["common.c", "spill.c", "rows.c", "ask.c", "calls.c"]
+    names = ["common.c", "entry.c", "spill.c", "rows.c", "ask.c", "calls.c"]
     if mode is not Mode.TRACEPOINT:
         names.append("removals.c")
     names += [f"{mode.value}.c", "walk.c", "inode.c"]
@@ -224,8 +232,7 @@ def _load(scope: Scope, mode: Mode) -> Any:
     bpf = _compiled(names, [*_tunables(scope), *_mode_definitions(mode)])
     if mode is Mode.TRACEPOINT:
         with bcc_errors(_DOES_NOT_LOAD):
-            for hook in hooks(mode):
-                bpf.load_func(hook.function.encode(), bpf.TRACEPOINT)
+            bpf.load_func(b"on_call", bpf.TRACEPOINT)
     return bpf
 
 
@@ -242,16 +249,14 @@ def _compiled(names: Sequence[str], definitions: Iterable[str]) -> Any:
             One that is optional would fail as a whole where the kernel lacks it.
             """
 
-    options = [f"-I{folder}", "-w", *compiler_definitions(), *definitions, *_EXTRA_DEFINITIONS]
+    # nobody reads the debug information that BCC asks for, and it takes a sixth of the time
+    options = ["-g0", "-w", f"-I{folder}"]
+    options += [*compiler_definitions(), *definitions, *_EXTRA_DEFINITIONS]
     with bcc_errors(_DOES_NOT_LOAD):
         return Unattached(text=_joined(folder, names).encode(), cflags=options)
 
 
 def _mode_definitions(mode: Mode) -> list[str]:
-    if mode is Mode.FENTRY:
-        # where there are no 32-bit entry points, their handlers still need a name
-        compat = COMPAT_PREFIX or "no_compat_"
-        return [f"-DNATIVE_PREFIX={NATIVE_PREFIX}", f"-DCOMPAT_PREFIX={compat}"]
     worker = kernel_symbols().address(WORKER)
     if mode is Mode.TRACEPOINT and worker:
         return [f"-D{WORKER.upper()}={worker:#x}ULL"]

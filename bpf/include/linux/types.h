@@ -39,10 +39,18 @@ enum { false = 0, true = 1 };
 #define __user
 #define __always_inline inline __attribute__((always_inline))
 
+#if defined(__x86_64__)
 /* arch/x86/include/asm/ptrace.h */
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8;
 	unsigned long ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
 };
+#elif defined(__aarch64__)
+/* arch/arm64/include/asm/ptrace.h, as far as all versions agree */
+struct pt_regs {
+	u64 regs[31], sp, pc, pstate, orig_x0;
+	s32 syscallno;
+};
+#endif
 
 #endif
