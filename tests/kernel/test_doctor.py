@@ -28,7 +28,6 @@ def check_of(found: Diagnosis, name: str) -> diagnosis.Check:
     return check
 
 
-@pytest.mark.kernels
 def test_it_names_the_mode_that_a_trace_then_takes(inotrace: Start) -> None:
     doctor = inotrace("doctor", "-f", "json")
     report: Any = doctor.report()

@@ -107,7 +107,6 @@ def test_with_nine_of_ten_calls_refused_the_ledger_is_exact(
     assert all(instance["opened_by"] for instance in shown["instances"])
 
 
-@pytest.mark.kernels
 def test_a_refused_call_is_told_all_the_same(
     tiny_buffers: None, puppet: Puppet, folders: list[Path]
 ) -> None:

@@ -169,7 +169,6 @@ def test_a_passed_instance_is_the_same(everywhere: Tracer, puppet: Puppet) -> No
     assert everywhere.held(puppet.pid) == {(puppet.pid, received): instance}
 
 
-@pytest.mark.kernels
 def test_a_reused_descriptor_is_another_instance(everywhere: Tracer, puppet: Puppet) -> None:
     """GIVEN a closed instance WHEN number and memory are reused THEN the generation differs."""
     first = puppet.ok("init")
@@ -183,7 +182,6 @@ def test_a_reused_descriptor_is_another_instance(everywhere: Tracer, puppet: Pup
     assert everywhere.held(puppet.pid) == {(puppet.pid, second): after}
 
 
-@pytest.mark.kernels
 def test_a_thread_with_its_own_table_shows_its_own(everywhere: Tracer, puppet: Puppet) -> None:
     shared = puppet.ok("init")
     common = instance_opened_by(everywhere, puppet.pid)
@@ -198,7 +196,6 @@ def test_a_thread_with_its_own_table_shows_its_own(everywhere: Tracer, puppet: P
     }
 
 
-@pytest.mark.kernels
 def test_calls_name_instance_process_and_arguments(
     everywhere: Tracer, puppet: Puppet, folders: list[Path]
 ) -> None:
@@ -228,7 +225,6 @@ def _start_ticks(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
-@pytest.mark.kernels
 def test_rows_carry_the_kernels_own_counters(
     everywhere: Tracer, puppet: Puppet, folders: list[Path]
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import pytest
-from agreement import tracing
+from agreement import Way, tracing
 from harness import Puppet
 
 from tracer.cli.outcome import exit_code
@@ -27,6 +27,7 @@ from tracer.kernel.proc_list import ProcList
 from tracer.kernel.ring import records
 from tracer.kernel.stream import Stream
 from tracer.kernel.walk import KernelList
+from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -331,11 +332,13 @@ def test_refused_fdinfo_is_said_and_nothing_invented(
 
 
 @pytest.mark.kernels
-@pytest.mark.parametrize("truth", ["iterator", "fdinfo"])
-def test_the_report_says_where_the_list_came_from(truth: str, puppet: Puppet) -> None:
-    with tracing(puppet.pid, truth=truth) as session:
-        assert session.finish().host.truth == truth
-        assert bool(session.refusal) == (truth == "fdinfo")
+def test_the_report_says_where_the_list_came_from(
+    session: Session, request: pytest.FixtureRequest
+) -> None:
+    way: Way = request.node.callspec.params["session"]
+
+    assert session.finish().host.truth == way.truth
+    assert bool(session.refusal) == (way.truth == "fdinfo")
 
 
 def test_what_changes_before_the_first_walk_is_baseline(

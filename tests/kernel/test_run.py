@@ -28,7 +28,6 @@ from harness import (
 
 from tracer.cli import app
 from tracer.cli import run as run_module
-from tracer.kernel.hooks import Mode
 from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -288,9 +287,9 @@ def test_more_than_can_be_walked_at_exit_is_inconclusive(
 
 @pytest.mark.kernels
 def test_descendants_threads_and_new_images_are_traced(
-    run: Callable[..., Run], folders: list[Path], mode: Mode
+    run: Callable[..., Run], folders: list[Path]
 ) -> None:
-    traced = run("--mode", mode.value)
+    traced = run()
     puppet = traced.puppet
     unused = iter(folders)
     fd = puppet.ok("init", 0)

@@ -49,7 +49,6 @@ def stranger(start_puppet: Callable[..., Puppet]) -> Puppet:
     return other
 
 
-@pytest.mark.kernels
 def test_a_known_workload_gives_its_numbers(
     trace: Callable[..., Inotrace], puppet: Puppet, tmp_path: Path
 ) -> None:
@@ -180,6 +179,7 @@ def _traced(tool: Inotrace) -> set[int]:
     return {process["pid"] for process in tool.report()["processes"]}
 
 
+@pytest.mark.kernels
 def test_a_pid_leaves_out_all_others(
     trace: Callable[..., Inotrace], start_puppet: Callable[..., Puppet], folders: list[Path]
 ) -> None:
