@@ -157,7 +157,7 @@ class Case:
 
 def assert_removed(removed: Mapping[str, int], **by_cause: int) -> None:
     """That these removals were for these reasons, and no others."""
-    assert +Counter(removed) == Counter(by_cause)
+    assert +Counter(removed) == +Counter(by_cause)
 
 
 def _causes(report: Any) -> Counter[str]:
