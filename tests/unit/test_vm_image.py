@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import struct
 from datetime import date
+from pathlib import Path
 
 import host
 import pytest
@@ -92,3 +94,27 @@ def test_what_is_out_of_reach_is_told_from_other_failures(line: str) -> None:
 
 def test_any_other_failure_is_one() -> None:
     assert host.missed("mkfs.ext4: no space left on device\n") == ""
+
+
+# --- the cache ---
+
+
+def test_what_an_earlier_run_left_half_done_is_removed(tmp_path: Path) -> None:
+    for name in (f"{host.UNFINISHED}x/root", "results"):
+        (tmp_path / name).mkdir(parents=True)
+    with host.exclusively(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {"lock", "results"}
+
+
+def test_one_run_at_a_time_uses_the_cache(tmp_path: Path) -> None:
+    def is_free() -> bool:
+        with (tmp_path / "lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    with host.exclusively(tmp_path):
+        assert not is_free()
+    assert is_free()

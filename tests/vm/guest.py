@@ -18,7 +18,8 @@ import image
 _RESULTS_BYTES = 64 << 20
 _EXIT = re.compile(r"^inotrace-guest: exit code (\d+)\r?$", re.MULTILINE)
 _QEMU = (
-    "qemu-system-x86_64",
+    # it ends with us, however we do
+    *("setpriv", "--pdeathsig=KILL", "qemu-system-x86_64"),
     # QEMU 7.2 with a thread for each processor corrupts the guest while probes are attached,
     # and its CMPXCHG16B spoils flags
     *("-accel", "tcg,thread=single", "-cpu", "max,cx16=off"),
@@ -46,7 +47,7 @@ def run(made: image.Image, arguments: list[str], results: Path, timeout_s: float
     shutil.rmtree(results, ignore_errors=True)
     results.mkdir(parents=True)
     output = results / "output"
-    with tempfile.TemporaryDirectory(dir=made.disk.parent, prefix="guest-") as name:
+    with tempfile.TemporaryDirectory(dir=made.disk.parent, prefix=host.UNFINISHED) as name:
         folder = Path(name)
         _pack(folder / "sources", arguments)
         with (folder / "results").open("wb") as file:

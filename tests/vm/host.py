@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parents[2]
+# How folders are called that nobody needs after the run.
+UNFINISHED = "unfinished-"
 _PACKAGES = {
     "qemu-system-x86_64": "qemu-system-x86",
     "mmdebstrap": "mmdebstrap",
@@ -36,6 +41,21 @@ class Failed(Exception):
 def cache() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base, "inotrace", "vm")
+
+
+@contextmanager
+def exclusively(folder: Path) -> Iterator[None]:
+    """One run at a time uses the cache; what an earlier one left half done is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for the end of another run, which uses {folder}", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(left)
+        yield
 
 
 def requirements(pyproject: str, name: str) -> list[str]:

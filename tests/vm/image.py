@@ -60,7 +60,7 @@ def prepared(release: Release, cache: Path, log: Path) -> Image:
     name = f"{release.suite}-{key(release, requirements, recipe, date.today())}"
     image = Image(cache / f"{name}.img", cache / f"{name}.vmlinuz")
     if not image.disk.exists():
-        with tempfile.TemporaryDirectory(dir=cache, prefix=f"making-{release.suite}-") as folder:
+        with tempfile.TemporaryDirectory(dir=cache, prefix=host.UNFINISHED) as folder:
             made = _Build(release, Path(folder), log).image(requirements)
             for old in cache.glob(f"{release.suite}-*"):
                 old.unlink()

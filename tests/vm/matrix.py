@@ -7,6 +7,7 @@ Exit codes: 0 all passed, 1 something failed, 77 nothing failed but a release co
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -158,19 +159,21 @@ def main(arguments: list[str]) -> int:
     options = _options(own)
     releases = [RELEASES[name] for name in options.releases or RELEASES]
     cache = host.cache()
-    cache.mkdir(parents=True, exist_ok=True)
-    try:
-        host.install_tools(cache / "tools.log")
-    except host.Unreachable as error:
-        print(f"{', '.join(each.suite for each in releases)}: SKIPPED, NOT TESTED: {error}")
-        return EXIT_SKIPPED
-    except host.Failed as error:
-        print(f"tests/vm/run: {error}", file=sys.stderr)
-        return EXIT_FAILED
     given = tests if separator else list(_DEFAULT_TESTS)
     matrix = Matrix(cache, options.results.resolve(), given, 60 * options.timeout)
-    with ThreadPoolExecutor(_GUESTS_AT_A_TIME) as pool:
-        outcomes = list(pool.map(matrix.outcome, releases))
+    # at once: the threads would go on to the next guest
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with host.exclusively(cache):
+        try:
+            host.install_tools(cache / "tools.log")
+        except host.Unreachable as error:
+            print(f"{', '.join(each.suite for each in releases)}: SKIPPED, NOT TESTED: {error}")
+            return EXIT_SKIPPED
+        except host.Failed as error:
+            print(f"tests/vm/run: {error}", file=sys.stderr)
+            return EXIT_FAILED
+        with ThreadPoolExecutor(_GUESTS_AT_A_TIME) as pool:
+            outcomes = list(pool.map(matrix.outcome, releases))
     print(f"\n{report(outcomes)}")
     return exit_code(outcomes)
 
