@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 from tempfile import mkdtemp
 
-from agreement import assert_agrees
-from harness import PATIENCE_S, own_name, puppet_of
+from agreement import NAME, assert_agrees
+from harness import PATIENCE_S, puppet_of
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tracer.session import Session
-
-# Of all processes here, and of no others.
-NAME = own_name("fuzz")
 
 # A user of their own, who may mount and enter what is root's: what other programs of root have on
 # its way through sockets would leave it open what became of theirs.
@@ -200,7 +198,7 @@ class _FuzzMachine(RuleBasedStateMachine):
     @rule(path=_paths, other=_paths)
     def link(self, path: int, other: int) -> None:
         if self.path(path).is_file() and not self.path(other).exists():
-            self.path(other).hardlink_to(self.path(path))
+            os.link(self.path(path), self.path(other))
 
     # the session
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import WITHOUT_TRACEFS, Inotrace, environment, in_namespace
+from harness import PATIENCE_S, WITHOUT_TRACEFS, Inotrace, environment, in_namespace
 from privileges import limited
 
 from tracer.core.diagnosis import Diagnosis
@@ -61,6 +61,7 @@ def test_it_fits_80_columns_and_ends_in_the_answer(inotrace: Start) -> None:
     assert lines[-1].startswith("Tracing works. --mode auto takes ")
 
 
+@pytest.mark.kernels
 def test_modes_are_told_with_the_reason_that_forcing_them_gives() -> None:
     prepare(print)
     found = diagnose()
@@ -71,6 +72,7 @@ def test_modes_are_told_with_the_reason_that_forcing_them_gives() -> None:
         assert reason in check.found
 
 
+@pytest.mark.kernels
 def test_nothing_stays_behind() -> None:
     before = os.listdir("/proc/self/fd")
     diagnose()
@@ -218,7 +220,7 @@ def test_what_the_least_privileges_cost_is_told(nobody: int) -> None:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE_S,
         preexec_fn=limited(frozenset(TRACING), nobody),
     )
 
@@ -260,7 +262,7 @@ def test_without_privileges_it_says_what_it_did_not_try() -> None:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE_S,
     )
 
     assert (done.returncode, done.stderr) == (1, "")

@@ -15,7 +15,16 @@ from types import ModuleType
 from typing import Callable
 
 import pytest
-from harness import CHECKOUT, WITHOUT_TRACEFS, Inotrace, Puppet, environment, in_namespace, until
+from harness import (
+    CHECKOUT,
+    PATIENCE_S,
+    WITHOUT_TRACEFS,
+    Inotrace,
+    Puppet,
+    environment,
+    in_namespace,
+    until,
+)
 
 from tracer.cli import app, events, trace
 from tracer.kernel import preflight, probe, ring
@@ -243,7 +252,7 @@ def test_tracefs_cannot_be_mounted(inotrace: Start) -> None:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE_S,
     )
     if done.returncode == 77:
         pytest.skip(f"cannot prepare the mounts: {done.stderr}")
