@@ -24,8 +24,9 @@ from tracer.kernel.modes import find
 from tracer.session import Session
 
 CHECKOUT = Path(__file__).parents[2]
-# Far above what anything here takes: to be reached is a failure, not a delay.
-PATIENCE_S = 30.0
+# Far above what anything here takes: to be reached is a failure, not a delay. An emulated machine
+# needs more.
+PATIENCE_S = float(os.environ.get("INOTRACE_PATIENCE_S", "30"))
 _SUMMARY = re.compile(r"inotify wd:([0-9a-f]+) ino:([0-9a-f]+) sdev:([0-9a-f]+) ")
 
 

@@ -1,0 +1,30 @@
+"""The Debian releases whose kernels are tried."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import NamedTuple
+
+
+class Release(NamedTuple):
+    """`blocks` is whether its failure is one of the whole run."""
+
+    suite: str
+    title: str
+    blocks: bool = True
+
+    def edition(self, today: date) -> str:
+        """What stays the same as long as an image of it is not out of date."""
+        # a release changes little; what is not released is tried as it is each week
+        return "" if self.blocks else "{}-{}".format(*today.isocalendar()[:2])
+
+
+RELEASES = {
+    release.suite: release
+    for release in (
+        Release("bullseye", "Debian 11"),
+        Release("bookworm", "Debian 12"),
+        Release("trixie", "Debian 13"),
+        Release("sid", "Debian sid", blocks=False),
+    )
+}
