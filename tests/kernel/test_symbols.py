@@ -70,6 +70,15 @@ def _function_start(program: Path, name: str) -> int:
     )
 
 
+def _after_call(program: Path, name: str) -> int:
+    """Where the first call in a function returns to."""
+    command = ["objdump", "-d", f"--disassemble={name}", "--no-show-raw-insn", program]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.search(r"\t(?:call|bl)\s.*\n\s*([0-9a-f]+):", listing)
+    assert found
+    return int(found[1], 16)
+
+
 def _call(pid: int, birth: int, *addresses: int) -> CallEvent:
     frames = b"".join(address.to_bytes(8, "little") for address in addresses)
     stack = RawStack(frames, 0, 0)
@@ -204,6 +213,23 @@ def test_a_caller_that_cannot_be_confirmed_is_not_skipped_over(
 
     assert _names(stack) == ["gone_place"]
     assert stack.state is StackState.TRUNCATED and "ended before" in stack.reason
+
+
+def test_a_function_is_not_taken_for_its_own_caller(
+    compiled: Callable[[str], Path], stacks: BccStacks
+) -> None:
+    """GIVEN a call of the kernel's by the function itself WHEN it called before THEN it is once."""
+    program = compiled("own_place")
+    address = _function_start(program, "own_place")
+    outer = _after_call(program, "main")
+    with subprocess.Popen([program]) as process:
+        _until_running(process.pid, program)
+        event = _call(process.pid, 11, address + 1, outer)
+        earlier = event.caller.stack._replace(caller=_after_call(program, "own_place"))
+        stack = stacks.resolve(event._replace(caller=event.caller._replace(stack=earlier)))
+        process.kill()
+
+    assert _names(stack) == ["own_place", "main"]
 
 
 def test_processes_that_are_gone_cost_no_descriptor_and_close_none(stacks: BccStacks) -> None:

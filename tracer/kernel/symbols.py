@@ -238,7 +238,7 @@ def _symbolized(image: _Image, addresses: tuple[int, ...], caller: int) -> Stack
             # without this frame the next one would pass for the caller
             return Stack((leaf,), StackState.TRUNCATED, _ENDED)
         frame = image.frame(caller, is_return=True)
-        if is_caller and frame.module is not None:
+        if is_caller and frame.module is not None and not _same_function(frame, leaf):
             frames.append(frame)
     for address in rest:
         frame = image.frame(address, is_return=True)
@@ -248,6 +248,11 @@ def _symbolized(image: _Image, addresses: tuple[int, ...], caller: int) -> Stack
     if _ends_at_root(frames):
         return Stack(tuple(frames), StackState.COMPLETE)
     return Stack(tuple(frames), StackState.TRUNCATED, "the frame pointers end here")
+
+
+def _same_function(frame: Frame, leaf: Frame) -> bool:
+    """Then a link register still tells of a call that the function made before."""
+    return leaf.function is not None and frame[:2] == leaf[:2]
 
 
 def _ends_at_root(frames: list[Frame]) -> bool:
