@@ -16,7 +16,7 @@ from tracer.errors import InotraceError
 from tracer.kernel.btf import compiler_definitions, kernel_btf
 from tracer.kernel.doorbell import WORKER
 from tracer.kernel.fdinfo import FdWatch, read_watches
-from tracer.kernel.hooks import COMPAT_PREFIX, Mode
+from tracer.kernel.hooks import COMPAT_SIGN, Mode
 from tracer.kernel.kallsyms import kernel_symbols
 from tracer.kernel.modes import TRACEFS, find, mounted_tracefs
 from tracer.kernel.preflight import need_bcc, need_bpf, need_no_lockdown
@@ -171,10 +171,10 @@ def _callers_in_32_bit(mode: Mode | None) -> Check:
     name = "32-bit callers"
     if mode is None:
         return Check(name, None, "not tried: no mode works")
-    if not COMPAT_PREFIX or f"{COMPAT_PREFIX}inotify_add_watch" not in kernel_symbols():
+    if COMPAT_SIGN not in kernel_symbols():
         return Check(name, True, "this kernel takes no 32-bit calls")
     if mode is not Mode.TRACEPOINT:
-        return Check(name, True, "seen, at their own entry points")
+        return Check(name, True, "seen, at their entry points")
     return Check(name, False, "their calls are not seen, only their watches, in the kernel's list")
 
 
