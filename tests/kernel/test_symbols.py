@@ -109,8 +109,8 @@ def test_what_lies_between_functions_has_no_name(tmp_path: Path) -> None:
     """GIVEN a gap of 64 bytes after a function WHEN looked up THEN it is not that function."""
     source = tmp_path / "gap.s"
     source.write_text(
-        ".globl one\n.type one,@function\none: nop\n.size one,1\n"
-        ".skip 64,0x90\n.globl two\n.type two,@function\ntwo: nop\n.size two,1\n".replace(
+        ".globl one\n.type one,@function\none: .byte 0\n.size one,1\n"
+        ".skip 64,0x90\n.globl two\n.type two,@function\ntwo: .byte 0\n.size two,1\n".replace(
             "\\\n", "\n"
         )
     )
