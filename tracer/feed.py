@@ -121,7 +121,10 @@ class Feed:
                 return
             yield from self._order.until(min(ts, taken.drained_until - SLACK_NS))
             if not taken.contents and not self._stream.wait_drained(enough):
-                raise InotraceError("the kernel's buffers could not be drained within 5 s")
+                raise InotraceError(
+                    "inotrace did not get to read its buffers for a minute: the machine is "
+                    "overloaded, try again with 'nice -n -5'"
+                )
 
     def _recover(self) -> None:
         """Take in what the buffers refused up to now."""

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
+import pytest
 from harness import (
     KernelWatch,
     kernel_watches,
     kernel_watches_of,
     ledger_watches,
+    own_name,
     process_of,
     until,
+    working_modes,
 )
 from recount import assert_counts_add_up
 
@@ -30,9 +33,30 @@ from tracer.session import Filter, Session
 from tracer.stacks.resolver import NoStacks, StackResolver
 from tracer.views.json_report import report_object
 
+# Of the processes that the session of several tests traces.
+NAME = own_name("case")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _KCMP = {"x86_64": 312, "aarch64": 272}[os.uname().machine]
 _KCMP_FILE, _KCMP_FILES = 0, 2
+
+
+class Way(NamedTuple):
+    """How calls and removals are told, and where the kernel's list comes from."""
+
+    mode: Mode
+    truth: str = "iterator"
+
+    def __str__(self) -> str:
+        return f"{self.mode.value}-{self.truth}"
+
+
+_MODES = working_modes()
+# Every mode that works; and in the best one, the list as where there is no iterator.
+WAYS = (*map(Way, _MODES), Way(_MODES[0], "fdinfo"))
+
+
+# For tests whose outcome does not depend on where the list comes from.
+by_iterator = pytest.mark.parametrize("session", WAYS[:-1], indirect=True, ids=str)
 
 
 def refusing_iterator() -> AbstractContextManager[object]:
@@ -72,7 +96,7 @@ def agreed(session: Session, *held: tuple[int, int]) -> Any:
 
 
 def _agrees_with_itself(report: Report, session: Session) -> None:
-    live = ledger_watches(session).total()
+    live = sum(ledger_watches(session).values())
     assert sum(instance.watches for instance in report.instances) == live
     assert report.live == live
     in_sites = sum(site.live for site in report.sites)
@@ -122,6 +146,10 @@ class Case:
         until(is_empty, "the end of what an earlier case watched")
         self._session = session
 
+    @property
+    def mode(self) -> Mode:
+        return self._session._feed.probe.mode
+
     def agreed(self, *held: tuple[int, int]) -> Found:
         """As :func:`agreed`; what this case did so far."""
         return Found(self._before, agreed(self._session, *held))
@@ -129,7 +157,7 @@ class Case:
 
 def assert_removed(removed: Mapping[str, int], **by_cause: int) -> None:
     """That these removals were for these reasons, and no others."""
-    assert +Counter(removed) == Counter(by_cause)
+    assert +Counter(removed) == +Counter(by_cause)
 
 
 def _causes(report: Any) -> Counter[str]:
@@ -197,7 +225,7 @@ def assert_agrees(session: Session, name: bytes) -> None:
         before = kernel_instances(name)
         seen[:] = [before]
         report = session.finish()
-        assert report.trace.complete and report.conclusive
+        assert report.trace.complete and report.conclusive, _doubts(session, report)
         seen.append(ledger_instances(session))
         return before == kernel_instances(name)
 
@@ -205,6 +233,11 @@ def assert_agrees(session: Session, name: bytes) -> None:
     kernel, ledger = seen
     assert kernel == ledger, _differences(kernel, ledger)
     assert_counts_add_up(session._ledger)
+
+
+def _doubts(session: Session, report: Report) -> str:
+    walk, change = session._reconcile(exact=True)
+    return f"inconclusive: {report.trace}\nthen: {change}\nunread: {walk.unread}"
 
 
 def _differences(kernel: Counter[Held], ledger: Counter[Held]) -> str:

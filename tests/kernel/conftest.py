@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from agreement import Case, tracing
+from agreement import NAME, WAYS, Case, tracing
 from harness import PATIENCE_S, Inotrace, Puppet, Terminal, puppet_of, working_modes
 
 from tracer.kernel.hooks import Mode
@@ -173,14 +173,22 @@ def program_named(puppet_program: Path, tmp_path: Path) -> Callable[[bytes], byt
     return copy
 
 
-@pytest.fixture(scope="module", params=["iterator", "fdinfo"])
-def session(mode: Mode, request: pytest.FixtureRequest) -> Iterator[Session]:
-    """One for all tests of a file, of the processes that have its NAME."""
-    name = request.module.NAME
-    with tracing(name=name, stacks=False, mode=mode, truth=request.param) as session:
+@pytest.fixture(scope="session", params=WAYS, ids=str)
+def session(root: None, request: pytest.FixtureRequest) -> Iterator[Session]:
+    """One of each way for all tests that need no more of it than that it traces NAME."""
+    mode, truth = request.param
+    with tracing(name=NAME, stacks=False, mode=mode, truth=truth) as session:
         yield session
 
 
 @pytest.fixture
-def case(session: Session, puppet: Puppet) -> Case:
+def traced_puppet(
+    start_puppet: Callable[..., Puppet], program_named: Callable[[bytes], bytes]
+) -> Puppet:
+    """A puppet that the session of several tests traces."""
+    return start_puppet(program_named(NAME))
+
+
+@pytest.fixture
+def case(session: Session, traced_puppet: Puppet) -> Case:
     return Case(session)

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Callable
 
 import pytest
 from agreement import Case, assert_removed
-from harness import Puppet, own_name, until
+from harness import Puppet, until
 
 from tracer.session import Session
 
-pytestmark = pytest.mark.usefixtures("root")
-
-NAME = own_name("holder")
+pytestmark = [pytest.mark.usefixtures("root"), pytest.mark.kernels]
 
 
 @pytest.fixture
-def puppet(start_puppet: Callable[..., Puppet], program_named: Callable[[bytes], bytes]) -> Puppet:
-    return start_puppet(program_named(NAME))
+def puppet(traced_puppet: Puppet) -> Puppet:
+    return traced_puppet
 
 
 # --- descriptors ---

@@ -9,7 +9,7 @@ import sys
 from typing import Any, Callable
 
 import pytest
-from harness import Inotrace, environment
+from harness import PATIENCE_S, Inotrace, environment
 
 from tracer.core.diagnosis import Diagnosis
 from tracer.kernel import diagnosis
@@ -46,6 +46,7 @@ def test_it_fits_80_columns_and_ends_in_the_answer(inotrace: Start) -> None:
     assert lines[-1].startswith("Tracing works. --mode auto takes ")
 
 
+@pytest.mark.kernels
 def test_modes_are_told_with_the_reason_that_forcing_them_gives() -> None:
     prepare(print)
     found = diagnose()
@@ -56,6 +57,7 @@ def test_modes_are_told_with_the_reason_that_forcing_them_gives() -> None:
         assert reason in check.found
 
 
+@pytest.mark.kernels
 def test_nothing_stays_behind() -> None:
     before = os.listdir("/proc/self/fd")
     diagnose()
@@ -137,7 +139,7 @@ def test_without_root_it_says_what_it_did_not_try() -> None:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE_S,
     )
 
     assert (done.returncode, done.stderr) == (1, "")

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Callable
 
 import pytest
-from harness import CHECKOUT, Inotrace, Puppet, environment, until
+from harness import CHECKOUT, PATIENCE_S, Inotrace, Puppet, environment, until
 
 from tracer.cli import app, events, trace
 from tracer.kernel import probe
@@ -212,7 +212,7 @@ def in_namespace(prepare: str, *command: object) -> subprocess.CompletedProcess[
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE_S,
     )
     if done.returncode == 77:
         pytest.skip(f"cannot prepare the mounts: {done.stderr}")
@@ -254,7 +254,7 @@ def test_tracefs_cannot_be_mounted(inotrace: Start) -> None:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=2 * PATIENCE_S,
     )
     if done.returncode == 77:
         pytest.skip(f"cannot prepare the mounts: {done.stderr}")

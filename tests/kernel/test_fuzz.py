@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from agreement import assert_agrees, tracing
+from agreement import NAME, assert_agrees, by_iterator
 from conftest import compiled
-from fuzz_machine import NAME, machine_of
+from fuzz_machine import AS_A_USER_OF_ITS_OWN, machine_of
 from harness import PATIENCE_S, Reader
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
@@ -30,7 +30,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tracer.core.accounts import Cause, Origin
 from tracer.session import Session
 
-pytestmark = pytest.mark.usefixtures("root")
+pytestmark = [pytest.mark.usefixtures("root"), by_iterator]
 
 _ROUNDS = int(os.environ.get("INOTRACE_FUZZ_ROUNDS", "200"))
 _SEED = int(os.environ.get("INOTRACE_FUZZ_SEED", "1"))
@@ -40,12 +40,6 @@ _MACHINE_SHARE = 5
 _OPERATIONS = 97
 # Rounds that one fuzz program plays before another begins.
 _PROGRAM_ROUNDS = 25
-
-
-@pytest.fixture(scope="module")
-def session(root: None) -> Iterator[Session]:
-    with tracing(name=NAME, stacks=False) as session:
-        yield session
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +78,7 @@ class Fuzz:
 @contextmanager
 def fuzzing(program: Path, folder: Path, *, processes: int, threads: bool) -> Iterator[Fuzz]:
     folder.mkdir()
-    command = [program, folder, str(processes), str(int(threads))]
+    command = [*AS_A_USER_OF_ITS_OWN, program, folder, str(processes), str(int(threads))]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield Fuzz(process)
@@ -172,12 +166,14 @@ def play_machine(session: Session, program: Path, folder: Path, seed_: int, exam
     )
 
 
+@pytest.mark.kernels
 def test_any_sequence_of_operations_agrees(
     session: Session, named_puppet: Path, tmp_path: Path
 ) -> None:
     play_machine(session, named_puppet, tmp_path, _SEED, _ROUNDS // _MACHINE_SHARE)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("way", _WAYS, ids=_name)
 def test_processes_that_do_anything_at_once_agree(
     session: Session, fuzz_program: Path, tmp_path: Path, way: Way

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from harness import PATIENCE_S
 
 from tracer.kernel.fdinfo import can_compare_files
 
@@ -98,7 +99,7 @@ def ls(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         stderr=subprocess.PIPE,
         encoding="utf-8",
         cwd="/",
-        timeout=60,
+        timeout=2 * PATIENCE_S,
         **options,
     )
 
@@ -215,6 +216,7 @@ def changed(tmp_path: Path) -> Callable[[str], dict[str, str]]:
 Changed = Callable[[str], dict[str, str]]
 
 
+@pytest.mark.kernels
 @needs_root
 @needs_kcmp
 def test_both_list_the_same(start: Start, folders: list[Path], changed: Changed) -> None:
@@ -260,6 +262,7 @@ def test_root_opens_no_fdinfo(
     assert f"/proc/{pid}/fdinfo/{fds['fd']}" in log.read_text().splitlines()
 
 
+@pytest.mark.kernels
 @needs_root
 def test_a_user_namespace_has_its_own_use(start: Start, folders: list[Path]) -> None:
     """GIVEN 7 watches made in a user namespace WHEN listed THEN just those are its use there."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from agreement import Case, by_iterator
 from harness import Inotrace, Puppet, kernel_watches_of, ledger_watches, until, working_modes
 
 from tracer import session as session_module
@@ -28,6 +29,7 @@ from tracer.session import Filter, Session
 pytestmark = pytest.mark.usefixtures("root")
 
 Start = Callable[..., Inotrace]
+Removals = Callable[[], "dict[Cause, int]"]
 IN_CREATE, IN_ONESHOT = 0x100, 0x80000000
 _FAR_AWAY_S = 3600.0
 
@@ -40,6 +42,7 @@ def refused(*found: Mode) -> dict[Mode, Finding]:
 # --- which mode ---
 
 
+@pytest.mark.kernels
 def test_each_mode_works_or_says_why_not() -> None:
     prepare(print)
     for mode in Mode:
@@ -53,15 +56,15 @@ def test_a_mode_that_was_found_to_work_traces(mode: Mode) -> None:
         assert traced.mode is mode
 
 
-@pytest.mark.parametrize("mode", [mode for mode in Mode if mode not in working_modes()])
-def test_a_mode_that_was_found_refused_does_not_trace(
-    mode: Mode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.kernels
+def test_modes_that_were_found_refused_do_not_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN a trial that lies WHEN the real programs are attached THEN the kernel refuses too."""
+    missing = set(Mode) - set(working_modes())
     monkeypatch.setattr(modes, "find", refused().get)
 
-    with pytest.raises(InotraceError):
-        Probe(Scope(), mode)
+    for mode in missing:
+        with pytest.raises(InotraceError):
+            Probe(Scope(), mode)
 
 
 @pytest.mark.parametrize(
@@ -163,21 +166,28 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "_WALK_EVERY_S", _FAR_AWAY_S)
 
 
-@contextmanager
-def tracing(mode: Mode, *pids: int) -> Iterator[Session]:
-    with Session(Filter(frozenset(pids)), BccStacks(), older_s=0.0, mode=mode) as session:
-        if mode is Mode.TRACEPOINT and session._feed.probe.doorbell is None:
-            pytest.skip("no doorbell: fsnotify_mark_destroy_workfn is not in /proc/kallsyms")
-        yield session
+@pytest.fixture
+def puppet(traced_puppet: Puppet) -> Puppet:
+    return traced_puppet
+
+
+@pytest.fixture
+def removals(session: Session, patient: None, case: Case) -> Removals:
+    """Tells the removals since the start of the test, from which on no timer comes."""
+    _needs_doorbell(session)
+    before = Counter(session._ledger.totals.removed)
+    return lambda: dict(Counter(session._ledger.totals.removed) - before)
+
+
+def _needs_doorbell(session: Session) -> None:
+    probe = session._feed.probe
+    if probe.mode is Mode.TRACEPOINT and probe.doorbell is None:
+        pytest.skip("no doorbell: fsnotify_mark_destroy_workfn is not in /proc/kallsyms")
 
 
 def live_after_a_step(session: Session) -> int:
     session.step()
-    return ledger_watches(session).total()
-
-
-def removals(session: Session) -> dict[Cause, int]:
-    return dict(session._ledger.totals.removed)
+    return sum(ledger_watches(session).values())
 
 
 def add_all(session: Session, puppet: Puppet, folders: list[Path], *mask: int) -> int:
@@ -188,140 +198,157 @@ def add_all(session: Session, puppet: Puppet, folders: list[Path], *mask: int) -
     return fd
 
 
-@pytest.mark.usefixtures("patient")
+@by_iterator
+@pytest.mark.kernels
 def test_a_deleted_folder_leaves_the_ledger_before_the_timer(
-    mode: Mode, puppet: Puppet, folders: list[Path]
+    session: Session, removals: Removals, puppet: Puppet, folders: list[Path]
 ) -> None:
-    with tracing(mode, puppet.pid) as session:
-        fd = add_all(session, puppet, folders)
-        for folder in folders[:7]:
-            folder.rmdir()
-        until(lambda: live_after_a_step(session) == 16, "the removals")
+    fd = add_all(session, puppet, folders)
+    for folder in folders[:7]:
+        folder.rmdir()
+    until(lambda: live_after_a_step(session) == 16, "the removals")
 
-        kernel = kernel_watches_of((puppet.pid, fd))
-        assert {one.wd for one in ledger_watches(session)} == {one.wd for one in kernel}
-        assert removals(session) == {Cause.DELETED: 7}
+    kernel = kernel_watches_of((puppet.pid, fd))
+    assert {one.wd for one in ledger_watches(session)} == {one.wd for one in kernel}
+    assert removals() == {Cause.DELETED: 7}
 
 
-@pytest.mark.usefixtures("patient")
+@by_iterator
+@pytest.mark.kernels
 def test_a_oneshot_watch_that_fired_leaves_before_the_timer(
-    mode: Mode, puppet: Puppet, folders: list[Path]
+    session: Session, removals: Removals, puppet: Puppet, folders: list[Path]
 ) -> None:
-    with tracing(mode, puppet.pid) as session:
-        add_all(session, puppet, folders[:5], IN_CREATE | IN_ONESHOT)
-        for folder in folders[:3]:
-            (folder / "new").touch()
-        until(lambda: live_after_a_step(session) == 2, "the removals")
+    add_all(session, puppet, folders[:5], IN_CREATE | IN_ONESHOT)
+    for folder in folders[:3]:
+        (folder / "new").touch()
+    until(lambda: live_after_a_step(session) == 2, "the removals")
 
-        assert removals(session) == {Cause.ONESHOT: 3}
+    assert removals() == {Cause.ONESHOT: 3}
 
 
-@pytest.mark.usefixtures("patient")
+@by_iterator
+@pytest.mark.kernels
 def test_an_unmounted_filesystem_takes_its_watches_before_the_timer(
-    mode: Mode, puppet: Puppet, folders: list[Path], mounted: Callable[..., Path]
+    session: Session,
+    removals: Removals,
+    puppet: Puppet,
+    folders: list[Path],
+    mounted: Callable[..., Path],
 ) -> None:
     disk = mounted()
     for name in ("a", "b", "c"):
         (disk / name).mkdir()
-    with tracing(mode, puppet.pid) as session:
-        add_all(session, puppet, [disk / "a", disk / "b", disk / "c", folders[0]])
-        subprocess.run(["umount", str(disk)], check=True)
-        until(lambda: live_after_a_step(session) == 1, "the removals")
+    add_all(session, puppet, [disk / "a", disk / "b", disk / "c", folders[0]])
+    subprocess.run(["umount", str(disk)], check=True)
+    until(lambda: live_after_a_step(session) == 1, "the removals")
 
-        assert removals(session) == {Cause.UNMOUNTED: 3}
+    assert removals() == {Cause.UNMOUNTED: 3}
 
 
-@pytest.mark.usefixtures("patient")
+@by_iterator
+@pytest.mark.kernels
 def test_a_closed_instance_leaves_before_the_timer(
-    mode: Mode, puppet: Puppet, folders: list[Path]
+    session: Session, removals: Removals, puppet: Puppet, folders: list[Path]
 ) -> None:
-    with tracing(mode, puppet.pid) as session:
-        fd = add_all(session, puppet, folders)
-        puppet.ok("close", fd)
-        until(lambda: live_after_a_step(session) == 0, "the end of the instance")
+    fd = add_all(session, puppet, folders)
+    puppet.ok("close", fd)
+    until(lambda: live_after_a_step(session) == 0, "the end of the instance")
 
-        assert removals(session) == {Cause.CLOSED: 23}
-        assert not session._ledger.instances
+    assert removals() == {Cause.CLOSED: 23}
+    assert not session._ledger.instances
 
 
-@pytest.mark.usefixtures("patient")
+@by_iterator
+@pytest.mark.kernels
 def test_a_removal_by_a_call_is_counted_once(
-    mode: Mode, puppet: Puppet, folders: list[Path]
+    session: Session, removals: Removals, puppet: Puppet, folders: list[Path]
 ) -> None:
     """GIVEN calls that tell of their removals WHEN the kernel does too THEN it counts for one."""
-    with tracing(mode, puppet.pid) as session:
-        fd = puppet.ok("init")
-        for folder in folders:
-            puppet.ok("balance", fd, folder)
-        totals = session._ledger.totals
-        until(lambda: live_after_a_step(session) == 0 and totals.added == 23, "the calls")
+    totals = session._ledger.totals
+    before = totals.added
+    fd = puppet.ok("init")
+    for folder in folders:
+        puppet.ok("balance", fd, folder)
+    until(lambda: live_after_a_step(session) == 0 and totals.added == before + 23, "the calls")
 
-        assert removals(session) == {Cause.RM_WATCH: 23}
-        session.finish()
-        assert removals(session) == {Cause.RM_WATCH: 23}
+    assert removals() == {Cause.RM_WATCH: 23}
+    session.finish()
+    assert removals() == {Cause.RM_WATCH: 23}
 
 
-def test_a_call_by_who_is_not_traced_is_told_as_a_removal(
-    mode: Mode, puppet: Puppet, folders: list[Path]
+@by_iterator
+@pytest.mark.kernels
+def test_a_call_by_who_is_not_traced_is_a_removal(
+    session: Session, removals: Removals, puppet: Puppet, folders: list[Path]
 ) -> None:
     """GIVEN an instance shared with a child that is not traced WHEN the child removes a watch."""
-    if mode is Mode.TRACEPOINT:
-        pytest.skip(f"needs fentry ({find(Mode.FENTRY).reason}) or kprobes")
-    with tracing(mode, puppet.pid) as session:
-        fd = add_all(session, puppet, folders[:3])
-        puppet.ok("fork")
-        puppet.ok("rm", fd, 2)
-        until(lambda: live_after_a_step(session) == 2, "the removal")
+    fd = add_all(session, puppet, folders[:3])
+    puppet.ok("fork")
+    puppet.ok("comm", b"of another name")
+    puppet.ok("rm", fd, 2)
+    until(lambda: live_after_a_step(session) == 2, "the removal")
 
-        assert removals(session) == {Cause.RM_WATCH: 1}
+    # nobody can know of the call who only sees those of the traced
+    is_seen = session._feed.probe.mode is not Mode.TRACEPOINT
+    assert removals() == {Cause.RM_WATCH if is_seen else Cause.UNKNOWN: 1}
 
 
 # --- the doorbell ---
 
 
+@pytest.fixture
+def with_doorbell(puppet: Puppet, patient: None) -> Iterator[Session]:
+    filter_ = Filter(frozenset({puppet.pid}))
+    with Session(filter_, BccStacks(), older_s=0.0, mode=Mode.TRACEPOINT) as session:
+        _needs_doorbell(session)
+        yield session
+
+
 def test_the_doorbell_makes_walks_no_more_frequent_than_their_share(
-    monkeypatch: pytest.MonkeyPatch, puppet: Puppet, folders: list[Path]
+    with_doorbell: Session, monkeypatch: pytest.MonkeyPatch, puppet: Puppet, folders: list[Path]
 ) -> None:
     """GIVEN a doorbell that rings all the time THEN walks and their work take a fiftieth."""
-    with tracing(Mode.TRACEPOINT, puppet.pid) as session:
-        add_all(session, puppet, folders)
-        monkeypatch.setattr(session._feed, "rang_since", lambda _: True)
-        began, worked = time.monotonic(), time.thread_time()
-        walks = 0
-        while walks < 10:
-            before = session._walked_at
-            session.step()
-            walks += session._walked_at != before
-        elapsed, worked = time.monotonic() - began, time.thread_time() - worked
+    session = with_doorbell
+    add_all(session, puppet, folders)
+    monkeypatch.setattr(session._feed, "rang_since", lambda _: True)
+    began, worked = time.monotonic(), time.thread_time()
+    walks = 0
+    while walks < 10:
+        before = session._walked_at
+        session.step()
+        walks += session._walked_at != before
+    elapsed, worked = time.monotonic() - began, time.thread_time() - worked
 
     assert elapsed >= 9 * session_module._WALK_SOONEST_S
     assert worked < elapsed
 
 
 def test_a_doorbell_that_is_silent_makes_no_walk(
-    monkeypatch: pytest.MonkeyPatch, patient: None, puppet: Puppet
+    with_doorbell: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with tracing(Mode.TRACEPOINT, puppet.pid) as session:
-        walked = session._walked_at
-        monkeypatch.setattr(session._feed, "rang_since", lambda _: False)
-        until(lambda: time.monotonic() > session._soonest_walk, "the time for a walk")
-        session.step()
+    session = with_doorbell
+    walked = session._walked_at
+    monkeypatch.setattr(session._feed, "rang_since", lambda _: False)
+    until(lambda: time.monotonic() > session._soonest_walk, "the time for a walk")
+    session.step()
 
-        assert session._walked_at == walked
+    assert session._walked_at == walked
 
 
-def test_the_doorbell_tells_when_it_rang(puppet: Puppet, folders: list[Path]) -> None:
-    with tracing(Mode.TRACEPOINT, puppet.pid) as session:
-        doorbell = session._feed.probe.doorbell
-        assert doorbell is not None
-        puppet.ok("add", puppet.ok("init"), folders[0])
-        removed_at = time.monotonic_ns()
-        folders[0].rmdir()
-        until(lambda: doorbell.rang_at() >= removed_at, "the ring")
+def test_the_doorbell_tells_when_it_rang(
+    with_doorbell: Session, puppet: Puppet, folders: list[Path]
+) -> None:
+    feed = with_doorbell._feed
+    doorbell = feed.probe.doorbell
+    assert doorbell is not None
+    puppet.ok("add", puppet.ok("init"), folders[0])
+    removed_at = time.monotonic_ns()
+    folders[0].rmdir()
+    until(lambda: doorbell.rang_at() >= removed_at, "the ring")
 
-        assert doorbell.rang_at() <= time.monotonic_ns()
-        assert session._feed.rang_since(removed_at)
-        assert not session._feed.rang_since(time.monotonic_ns())
+    assert doorbell.rang_at() <= time.monotonic_ns()
+    assert feed.rang_since(removed_at)
+    assert not feed.rang_since(time.monotonic_ns())
 
 
 def test_without_the_workers_address_there_is_no_doorbell(monkeypatch: pytest.MonkeyPatch) -> None:

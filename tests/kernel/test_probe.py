@@ -39,6 +39,7 @@ class Field(NamedTuple):
     size: int
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(
     "call", ["inotify_init", "inotify_init1", "inotify_add_watch", "inotify_rm_watch"]
 )

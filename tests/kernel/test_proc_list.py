@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import pytest
-from agreement import tracing
+from agreement import Way, tracing
 from harness import Puppet
 
 from tracer.cli.outcome import exit_code
@@ -27,6 +27,7 @@ from tracer.kernel.proc_list import ProcList
 from tracer.kernel.ring import records
 from tracer.kernel.stream import Stream
 from tracer.kernel.walk import KernelList
+from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -81,6 +82,7 @@ def _holders(rows: Rows, pids: set[int]) -> set[tuple[int, int, int, Instance]]:
 # --- the same as the iterator ---
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_of_watches(lists: Lists, puppet: Puppet, folders: list[Path]) -> None:
     """GIVEN instances with every kind of mask, of /proc and /sys, and with none THEN equal."""
     fd = puppet.ok("init")
@@ -100,6 +102,7 @@ def test_both_tell_the_same_of_watches(lists: Lists, puppet: Puppet, folders: li
     ]
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_of_many_watches(lists: Lists, puppet: Puppet, tmp_path: Path) -> None:
     puppet.ok("many", puppet.ok("init"), tmp_path, 5003)
 
@@ -109,6 +112,7 @@ def test_both_tell_the_same_of_many_watches(lists: Lists, puppet: Puppet, tmp_pa
     assert [len(watches) for *_, watches in told.values()] == [5003]
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_of_holders(lists: Lists, puppet: Puppet, folders: list[Path]) -> None:
     """GIVEN a duplicate, a child and a thread with a table of its own THEN equal rows."""
     fd = puppet.ok("init")
@@ -128,6 +132,7 @@ def test_both_tell_the_same_of_holders(lists: Lists, puppet: Puppet, folders: li
     assert _told_of(lists.proc.walk(), pids) == _told_of(lists.iterator.walk(), pids)
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_of_a_large_table(lists: Lists, puppet: Puppet) -> None:
     """GIVEN more files than one question looks at WHEN walked THEN the one behind them is found."""
     first = puppet.ok("init")
@@ -141,6 +146,7 @@ def test_both_tell_the_same_of_a_large_table(lists: Lists, puppet: Puppet) -> No
     assert found == _holders(lists.iterator.rows(), {puppet.pid})
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_of_who_pays(lists: Lists, tmp_path: Path) -> None:
     """GIVEN a watch in a user namespace of its own WHEN walked THEN both users are told."""
     ready, done = os.pipe(), os.pipe()
@@ -211,6 +217,7 @@ def test_a_walk_ends_where_processes_never_stop_to_come(
 # --- what it leaves alone ---
 
 
+@pytest.mark.kernels
 def test_a_walk_keeps_nothing_open(lists: Lists, puppet: Puppet, folders: list[Path]) -> None:
     """GIVEN a walk WHEN the owner closes its instance THEN it is gone: nobody else held it."""
     fd = puppet.ok("init")
@@ -252,6 +259,7 @@ def _own_links() -> Iterator[str]:
             continue
 
 
+@pytest.mark.kernels
 def test_our_own_calls_are_not_told(lists: Lists, puppet: Puppet) -> None:
     """GIVEN a list opened and walked while others are traced THEN only those have events."""
     _callers(lists.stream)
@@ -279,6 +287,7 @@ def _callers(stream: Stream) -> set[int]:
 # --- what cannot be read ---
 
 
+@pytest.mark.kernels
 def test_a_descriptor_reused_while_it_is_read_is_not_taken_for_the_first(
     lists: Lists, puppet: Puppet, folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,11 +331,14 @@ def test_refused_fdinfo_is_said_and_nothing_invented(
 # --- a session with it ---
 
 
-@pytest.mark.parametrize("truth", ["iterator", "fdinfo"])
-def test_the_report_says_where_the_list_came_from(truth: str, puppet: Puppet) -> None:
-    with tracing(puppet.pid, truth=truth) as session:
-        assert session.finish().host.truth == truth
-        assert bool(session.refusal) == (truth == "fdinfo")
+@pytest.mark.kernels
+def test_the_report_says_where_the_list_came_from(
+    session: Session, request: pytest.FixtureRequest
+) -> None:
+    way: Way = request.node.callspec.params["session"]
+
+    assert session.finish().host.truth == way.truth
+    assert bool(session.refusal) == (way.truth == "fdinfo")
 
 
 def test_what_changes_before_the_first_walk_is_baseline(

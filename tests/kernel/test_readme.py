@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness import PATIENCE_S
 
 _README = Path(__file__).parents[2] / "README.md"
 _EXAMPLE = re.compile(r"^\$ (.*?)(?: {2,}#.*)?$", re.MULTILINE)
@@ -68,7 +69,7 @@ def test_example_runs(example: str, tools: Path, tmp_path: Path) -> None:
             # the first line says that tracing has begun
             first = example_process.stdout.readline()
             example_process.send_signal(signal.SIGINT)
-        out, err = example_process.communicate(timeout=60)
+        out, err = example_process.communicate(timeout=2 * PATIENCE_S)
     assert example_process.returncode == 0, err
     assert "Traceback" not in err
     assert first or out or err or (tmp_path / "report.json").exists()

@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 import pytest
 from harness import (
+    PATIENCE_S,
     Inotrace,
     Puppet,
     Reader,
@@ -82,7 +83,7 @@ def test_streams_pass_through_byte_by_byte(inotrace: Start, tmp_path: Path) -> N
     report = tmp_path / "report"
     script = "cat; printf 'err\\377or\\n' >&2"
     tool = inotrace("run", "-o", report, "--", "sh", "-c", script, stdin=subprocess.PIPE)
-    out, err = tool.process.communicate(data, timeout=30)
+    out, err = tool.process.communicate(data, timeout=PATIENCE_S)
 
     assert tool.process.returncode == 0
     assert out == data
@@ -150,7 +151,7 @@ def _leaking(folder: Path) -> bytes:
 
 def test_a_pipe_gets_whole_paths(inotrace: Start, puppet_program: Path, deep: Path) -> None:
     tool = inotrace("run", "--older", "300", "--", puppet_program, stdin=subprocess.PIPE)
-    _, err = tool.process.communicate(_leaking(deep), timeout=30)
+    _, err = tool.process.communicate(_leaking(deep), timeout=PATIENCE_S)
 
     assert os.fsencode(deep) in err
 
@@ -165,7 +166,7 @@ def test_a_terminal_on_standard_error_gets_a_table(
             *("run", "--older", "300", "--", puppet_program), stdin=subprocess.PIPE, stderr=slave
         )
         os.close(slave)
-        tool.process.communicate(_leaking(deep), timeout=30)
+        tool.process.communicate(_leaking(deep), timeout=PATIENCE_S)
         shown = Reader(master).rest()
     finally:
         os.close(master)
@@ -284,6 +285,7 @@ def test_more_than_can_be_walked_at_exit_is_inconclusive(
 # --- who is traced ---
 
 
+@pytest.mark.kernels
 def test_descendants_threads_and_new_images_are_traced(
     run: Callable[..., Run], folders: list[Path]
 ) -> None:
@@ -324,7 +326,7 @@ def test_the_first_instruction_is_traced(
     tool = inotrace(
         *("run", "-f", "json", "-o", report, "--", puppet_program), stdin=subprocess.PIPE
     )
-    out, _ = tool.process.communicate(script, timeout=30)
+    out, _ = tool.process.communicate(script, timeout=PATIENCE_S)
 
     assert out.split()[1:] == [b"3", b"1"]
     (site,) = json.loads(report.read_text())["sites"]
@@ -387,7 +389,7 @@ def test_an_ignored_signal_stays_ignored(inotrace: Start, tmp_path: Path) -> Non
     )
     ignored = int(tool.out.line().split()[1], 16)
     tool.process.send_signal(signal.SIGHUP)
-    tool.process.communicate(b"\n", timeout=30)
+    tool.process.communicate(b"\n", timeout=PATIENCE_S)
 
     assert ignored & 1 << (signal.SIGHUP - 1)
     assert not ignored & 1 << (signal.SIGPIPE - 1)

@@ -126,6 +126,7 @@ def test_what_lies_between_functions_has_no_name(tmp_path: Path) -> None:
     assert table.find(offset + 65) == ("two", 0)
 
 
+@pytest.mark.kernels
 def test_every_file_with_code_is_known_for_sure() -> None:
     files = Mappings(os.getpid()).files
     program = os.readlink(b"/proc/self/exe")
@@ -149,6 +150,7 @@ def test_names_are_shown_as_the_source_has_them() -> None:
     assert demangled(b"_Zgarbage") == "_Zgarbage"
 
 
+@pytest.mark.kernels
 def test_another_program_under_the_same_pid_has_its_own_names(
     compiled: Callable[[str], Path], stacks: BccStacks
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_deleted_program_keeps_its_names(
     assert _names(stack) == ["deleted_place"]
 
 
+@pytest.mark.kernels
 def test_a_program_that_has_ended_keeps_the_names_that_were_read(
     compiled: Callable[[str], Path], stacks: BccStacks
 ) -> None:

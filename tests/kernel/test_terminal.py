@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import Inotrace, Puppet, Terminal, process_of
+from harness import PATIENCE_S, Inotrace, Puppet, Terminal, process_of
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -86,7 +86,7 @@ def test_run_shows_them_escaped(
     _, path = hostile
     script = b"comm %b\ninit\nleak 3 %b\nexit 0\n" % (_COMM.hex().encode(), path.hex().encode())
     tool = inotrace("run", "--full-stacks", "--", program_named(_NAME + b"2"), stdin=-1)
-    _, shown = tool.process.communicate(script, timeout=30)
+    _, shown = tool.process.communicate(script, timeout=PATIENCE_S)
 
     assert tool.process.returncode == 0
     assert is_harmless(shown), shown

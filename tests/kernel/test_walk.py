@@ -74,6 +74,7 @@ def _by_fdinfo(fd: int) -> dict[int, tuple[int, int, int]]:
     return {watch.wd: (watch.ino, watch.dev, watch.mask) for watch in watches}
 
 
+@pytest.mark.kernels
 def test_both_tell_the_same_inode_device_and_mask(
     kernel: KernelList, instance: int, tmp_path: Path
 ) -> None:
@@ -93,10 +94,12 @@ def test_both_tell_the_same_inode_device_and_mask(
     assert len(_by_fdinfo(instance)) == len(masks) + 2
 
 
+@pytest.mark.kernels
 def test_an_instance_without_watches_is_listed(kernel: KernelList, instance: int) -> None:
     assert _by_iterator(kernel, instance) == {}
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("number", [511, 512, 513, 5003])
 def test_more_watches_than_one_visit_reads(
     kernel: KernelList, instance: int, tmp_path: Path, number: int
@@ -108,6 +111,7 @@ def test_more_watches_than_one_visit_reads(
     assert len(_by_iterator(kernel, instance)) == number
 
 
+@pytest.mark.kernels
 def test_a_list_that_changes_under_the_walk_is_never_told_short(
     kernel: KernelList, instance: int, tmp_path: Path
 ) -> None:
@@ -133,6 +137,7 @@ def test_a_list_that_changes_under_the_walk_is_never_told_short(
     assert len(whole) > len(readings) // 2
 
 
+@pytest.mark.kernels
 def test_a_user_namespaces_maker_pays_as_well(kernel: KernelList, tmp_path: Path) -> None:
     """GIVEN a watch in a namespace of its own WHEN walked THEN both users are charged for it."""
     ready, done = os.pipe(), os.pipe()

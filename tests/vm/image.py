@@ -9,6 +9,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import zipfile
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -114,16 +115,20 @@ class _Build:
 
     def _install_python_packages(self, requirements: list[str]) -> None:
         version = os.readlink(self._root / "usr/bin/python3").replace("python", "")
+        wheels = self._folder / "wheels"
         target = f"usr/local/lib/python{version}/dist-packages"
         host.fetching(
             [
                 *(str(host.CHECKOUT / ".venv/bin/python"), "-I", "-m", "pip", "--no-input"),
-                *("--disable-pip-version-check", "install", "--quiet", "--no-compile"),
-                *("--target", str(self._root / target), "--python-version", version),
-                *("--only-binary=:all:", *requirements),
+                *("--disable-pip-version-check", "download", "--quiet", "--only-binary=:all:"),
+                *("--dest", str(wheels), "--python-version", version, *requirements),
             ],
             self._log,
         )
+        # "pip install" does not heed what Python a wheel requires, if not its own
+        for wheel in wheels.iterdir():
+            with zipfile.ZipFile(wheel) as content:
+                content.extractall(self._root / target)
         # a guest would take a minute for it at each start
         in_guest = ["chroot", str(self._root)]
         subprocess.run([*in_guest, "python3", "-m", "compileall", "-q", f"/{target}"], check=True)

@@ -19,7 +19,7 @@ import image
 import results
 from releases import RELEASES, Release
 from results import FAILED, PASSED, SKIPPED, Results
-from table import table
+from table import numbered, table
 
 EXIT_FAILED, EXIT_SKIPPED = 1, 77
 # More would only be slower, on two processors.
@@ -117,7 +117,7 @@ def _skips(found: Results) -> list[str]:
     for test in found.tests:
         if test.outcome == SKIPPED:
             counts[test.reason] = counts.get(test.reason, 0) + 1
-    return [f"{reason} ({count} tests)" for reason, count in counts.items()]
+    return [f"{reason} ({numbered(count)})" for reason, count in counts.items()]
 
 
 def exit_code(outcomes: list[Outcome]) -> int:

@@ -13,7 +13,7 @@ _TROUBLE = re.compile(r"^.*\b(?:BUG|WARNING):.*$", re.MULTILINE)
 _MODULES = re.compile(r"^(?:tests\.)?(?:kernel|unit)\.")
 
 
-class Test(NamedTuple):
+class JunitCase(NamedTuple):
     """`reason` is why it failed or was skipped, in its first line."""
 
     name: str
@@ -26,7 +26,7 @@ class Results(NamedTuple):
     """`exit_code` is pytest's, None if the guest gave none; `doctor` is its JSON."""
 
     exit_code: int | None
-    tests: list[Test]
+    tests: list[JunitCase]
     trouble: list[str]
     doctor: dict[str, Any]
 
@@ -42,7 +42,7 @@ def read(folder: Path, exit_code: int | None) -> Results:
     junit, doctor = folder / "junit.xml", folder / "doctor.json"
     return Results(
         exit_code,
-        tests_of(junit.read_text()) if junit.exists() else [],
+        cases_of(junit.read_text()) if junit.exists() else [],
         # a kernel that did not live long enough for dmesg speaks on its console
         troubles(_text(folder / "dmesg") or _text(folder / "console")),
         doctor_of(_text(doctor)),
@@ -53,11 +53,11 @@ def _text(file: Path) -> str:
     return file.read_text(errors="replace") if file.exists() else ""
 
 
-def tests_of(junit: str) -> list[Test]:
+def cases_of(junit: str) -> list[JunitCase]:
     return [_test(case) for case in ElementTree.fromstring(junit).iter("testcase")]
 
 
-def _test(case: ElementTree.Element) -> Test:
+def _test(case: ElementTree.Element) -> JunitCase:
     module = _MODULES.sub("", case.get("classname", "")) or "collection"
     name = f"{module}::{case.get('name', '')}"
     seconds = float(case.get("time", "0"))
@@ -65,8 +65,8 @@ def _test(case: ElementTree.Element) -> Test:
         found = case.find(tag)
         if found is not None:
             reason = found.get("message") or found.text or ""
-            return Test(name, outcome, seconds, reason.strip().partition("\n")[0])
-    return Test(name, PASSED, seconds)
+            return JunitCase(name, outcome, seconds, reason.strip().partition("\n")[0])
+    return JunitCase(name, PASSED, seconds)
 
 
 def troubles(messages: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Callable, NamedTuple
 
-from results import FAILED, PASSED, SKIPPED, Results, Test
+from results import FAILED, PASSED, SKIPPED, JunitCase, Results
 
 
 class Feature(NamedTuple):
@@ -55,7 +55,7 @@ def cell(feature: Feature, results: Results) -> str:
     tests = [test for test in results.tests if proof.search(test.name)]
     failed, passed = _count(tests, FAILED), _count(tests, PASSED)
     if failed:
-        return f"FAILS ({failed} of {failed + passed} tests)"
+        return f"FAILS ({failed} of {numbered(failed + passed)})"
     if feature.check is not None:
         works = _found(results.doctor, feature.check)
         if works is None:
@@ -64,11 +64,15 @@ def cell(feature: Feature, results: Results) -> str:
             fallback = feature.fallback(results.doctor)
             return f"falls back to {fallback}" if fallback else "absent"
     if passed:
-        return f"works ({passed} tests)"
+        return f"works ({numbered(passed)})"
     return "absent" if _count(tests, SKIPPED) else "not tested"
 
 
-def _count(tests: list[Test], outcome: str) -> int:
+def numbered(tests: int) -> str:
+    return f"{tests} test{'s' * (tests != 1)}"
+
+
+def _count(tests: list[JunitCase], outcome: str) -> int:
     return sum(test.outcome == outcome for test in tests)
 
 

@@ -19,6 +19,7 @@ from tracer.kernel.probe import Probe
 from tracer.kernel.ring import Ring
 
 _POLL_MS = 20
+_PATIENCE_S = 60.0
 # Locked memory for all CPUs together, and what one CPU gets of it at most and at least.
 _BUFFER_BYTES = 32 << 20
 _CPU_BYTES_MAX = 4 << 20
@@ -102,8 +103,13 @@ class Stream:
         """
         return self._last_round > _RUSH_BYTES and self._backlog < _BACKLOG_BYTES_MAX // 2
 
-    def wait_drained(self, ts: int, timeout: float = 5.0) -> bool:
-        """Wait until all that happened before `ts` can be taken; False on time-out."""
+    def wait_drained(self, ts: int, timeout: float = _PATIENCE_S) -> bool:
+        """
+        Wait until all that happened before `ts` can be taken.
+
+        False on time-out, by default a minute: on a busy machine the draining thread may have to
+        wait for seconds, which is no reason to give up a trace.
+        """
         with self._lock:
             return self._lock.wait_for(
                 lambda: self._drained_until >= ts or self._failure is not None, timeout

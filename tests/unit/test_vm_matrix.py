@@ -1,0 +1,150 @@
+"""What the run on several kernels says in the end: its table, its lines, its exit code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matrix
+import pytest
+from matrix import EXIT_FAILED, EXIT_SKIPPED, Outcome, exit_code, report
+from releases import RELEASES
+from results import FAILED, PASSED, SKIPPED, JunitCase, Results
+from table import FEATURES, Feature, cell, heading, table
+
+_BOOKWORM, _TRIXIE, _SID = (RELEASES[name] for name in ("bookworm", "trixie", "sid"))
+_FENTRY, _ITERATOR, _HEALING = (
+    next(feature for feature in FEATURES if feature.title == title)
+    for title in ("calls by fentry", "the kernel's list by iterator", "healing of lost calls")
+)
+
+
+def _doctor(mode: str = "fentry", **works: bool | None) -> dict[str, Any]:
+    found = {"kernel": "Linux 6.1.0-9-cloud-amd64, x86_64", "BCC": "version 0.26.0"}
+    names = {**dict.fromkeys(found, True), **{k.replace("_", " "): v for k, v in works.items()}}
+    checks = [
+        {"name": name, "works": works, "found": found.get(name, "")}
+        for name, works in names.items()
+    ]
+    return {"mode": mode, "checks": checks}
+
+
+def _results(*tests: JunitCase, **works: bool | None) -> Results:
+    code = int(any(test.outcome == FAILED for test in tests))
+    return Results(code, list(tests), [], _doctor(**works))
+
+
+_PASSED = JunitCase("test_modes::test_it[fentry-iterator]", PASSED, 1.0)
+_FAILED = JunitCase("test_modes::test_that[fentry-iterator]", FAILED, 1.0, "assert 1 == 2")
+_SKIPPED = JunitCase("test_modes::test_other[fentry-iterator]", SKIPPED, 0.0, "needs two CPUs")
+
+
+# --- the table ---
+
+
+def test_works_is_what_doctor_found_and_tests_proved() -> None:
+    assert cell(_FENTRY, _results(_PASSED, _PASSED, _SKIPPED, fentry=True)) == "works (2 tests)"
+
+
+def test_what_only_doctor_says_is_not_claimed() -> None:
+    assert cell(_FENTRY, _results(fentry=True)) == "not tested"
+    assert cell(_FENTRY, _results(_PASSED, fentry=None)) == "not known"
+    assert cell(_FENTRY, _results(_PASSED)._replace(doctor={})) == "not known"
+
+
+def test_failed_tests_are_told_whatever_doctor_says() -> None:
+    for works in (True, False, None):
+        found = _results(_PASSED, _FAILED, fentry=works)
+        assert cell(_FENTRY, found) == "FAILS (1 of 2 tests)"
+
+
+def test_what_is_missing_falls_back_to_what_doctor_names() -> None:
+    found = _results()._replace(doctor=_doctor("kprobe", fentry=False, **{"kernel's_list": False}))
+
+    assert cell(_FENTRY, found) == "falls back to kprobe"
+    assert cell(_ITERATOR, found) == "falls back to fdinfo"
+
+
+def test_without_a_fallback_it_is_absent() -> None:
+    bare = Feature("bare", "bare", "bare")
+
+    assert cell(bare, _results(bare=False)) == "absent"
+
+
+def test_what_doctor_does_not_know_is_as_its_tests_were() -> None:
+    assert cell(_HEALING, _results(JunitCase("test_healing::a", PASSED, 1.0))) == "works (1 test)"
+    assert cell(_HEALING, _results(JunitCase("test_healing::a", SKIPPED, 1.0))) == "absent"
+    assert cell(_HEALING, _results()) == "not tested"
+
+
+def test_a_heading_has_the_versions_that_were_found() -> None:
+    assert heading("Debian 12", _results()) == "Debian 12, Linux 6.1, BCC 0.26"
+    assert heading("Debian 12", _results()._replace(doctor={})) == "Debian 12"
+
+
+def test_the_table_is_markdown() -> None:
+    first, second, *rows = table({"Debian 12": _results(_PASSED, fentry=True)}).splitlines()
+
+    assert first == "|  | Debian 12, Linux 6.1, BCC 0.26 |"
+    assert second == "| --- | --- |"
+    assert rows[0] == "| calls by fentry | works (1 test) |"
+    assert len(rows) == len(FEATURES)
+
+
+# --- the end ---
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([Outcome(_BOOKWORM, _results(_PASSED))], 0),
+        ([Outcome(_BOOKWORM, _results(_PASSED)), Outcome(_TRIXIE, _results(_FAILED))], EXIT_FAILED),
+        ([Outcome(_BOOKWORM, None, "no network", is_skip=True)], EXIT_SKIPPED),
+        (
+            [
+                Outcome(_BOOKWORM, None, "no network", is_skip=True),
+                Outcome(_TRIXIE, None, "the guest gave no result"),
+            ],
+            EXIT_FAILED,
+        ),
+        ([Outcome(_BOOKWORM, _results(_PASSED)), Outcome(_SID, _results(_FAILED))], 0),
+        ([Outcome(_BOOKWORM, _results(_PASSED)), Outcome(_SID, None, "no image")], 0),
+        ([Outcome(_BOOKWORM, _results(_PASSED)._replace(trouble=["BUG: bad"]))], EXIT_FAILED),
+    ],
+)
+def test_the_exit_code_is_that_of_what_counts(outcomes: list[Outcome], code: int) -> None:
+    assert exit_code(outcomes) == code
+
+
+def test_a_skip_is_loud() -> None:
+    said = report([Outcome(_BOOKWORM, None, "no network", is_skip=True)])
+
+    assert said == "bookworm: SKIPPED, NOT TESTED: no network"
+
+
+def test_what_failed_is_told_with_its_reason() -> None:
+    found = _results(_PASSED, _FAILED, _SKIPPED)._replace(trouble=["BUG: bad"])
+    said = report([Outcome(_SID, found)])
+
+    assert "sid: FAILED (does not count: it is not released)" in said
+    assert f"    {_FAILED.name}: assert 1 == 2" in said
+    assert "    in dmesg: BUG: bad" in said
+    assert "    skipped: needs two CPUs (1 test)" in said
+
+
+# --- the command line ---
+
+
+def test_what_follows_two_dashes_is_pytests() -> None:
+    assert matrix._split(["sid", "--", "tests/kernel", "--", "-k", "x"]) == (
+        ["sid"],
+        True,
+        ["tests/kernel", "--", "-k", "x"],
+    )
+    assert matrix._split(["sid"]) == (["sid"], False, [])
+
+
+def test_an_unknown_release_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        matrix.main(["buster"])
+
+    assert "unknown release: buster" in capsys.readouterr().err
