@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import carried
+import host
+import provisioning
 import pytest
 
 CHECKOUT = Path(__file__).parents[2]
-sys.path.append(str(CHECKOUT / "tests/vm"))
-
-import carried  # noqa: E402
-import host  # noqa: E402
-import provisioning  # noqa: E402
 
 _VAGRANTFILE = """
   config.vm.provision "shell", inline: <<~SHELL
