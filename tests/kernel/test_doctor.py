@@ -233,6 +233,26 @@ def test_what_the_least_privileges_cost_is_told(nobody: int) -> None:
     assert "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH" in json_check(done, "fdinfo")["found"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "sign", "works", "says"),
+    [
+        (Mode.TRACEPOINT, "vfs_read", False, "their calls are not seen"),
+        (Mode.FENTRY, "vfs_read", True, "seen"),
+        (Mode.TRACEPOINT, "no_such_function", True, "takes no 32-bit calls"),
+    ],
+)
+def test_32_bit_callers_are_seen_except_by_tracepoints(
+    mode: Mode, sign: str, works: bool, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "find", only(mode))
+    monkeypatch.setattr(diagnosis, "COMPAT_SIGN", sign)
+
+    check = check_of(diagnose(), "32-bit callers")
+
+    assert check.works is works
+    assert says in check.found
+
+
 def test_a_refused_iterator_leaves_the_list_in_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN a kernel that refuses only the iterator THEN it can be traced, as a trace then does."""
     monkeypatch.setattr(diagnosis, "try_iterator", lambda _: "refused (not today)")

@@ -12,8 +12,8 @@ _PLACES = {
     "bpf/entry.c",  # system call numbers and registers
     "bpf/include/linux/types.h",  # struct pt_regs
     "tracer/kernel/hooks.py",  # the entry points' names
+    "tracer/kernel/machine_code.py",  # what a call instruction looks like
     "tracer/kernel/ring.py",  # in what order memory is read
-    "tracer/kernel/symbols.py",  # what a call instruction looks like
     "tracer/kernel/system_call.py",  # the numbers of system calls
 }
 

@@ -17,7 +17,7 @@ from tracer.kernel.capabilities import LOOKING, NAMING, TRACING, Capability, mis
 from tracer.kernel.cpus import online_cpus
 from tracer.kernel.doorbell import WORKER
 from tracer.kernel.fdinfo import FdWatch, read_watches
-from tracer.kernel.hooks import COMPAT_PREFIX, REMOVAL, Mode
+from tracer.kernel.hooks import COMPAT_SIGN, REMOVAL, Mode
 from tracer.kernel.kallsyms import kernel_symbols
 from tracer.kernel.maps import Mappings
 from tracer.kernel.modes import TRACEFS, find, is_tracefs_missing, tracepoints_once_mounted
@@ -201,10 +201,10 @@ def _callers_in_32_bit(mode: Mode | None) -> Check:
     name = "32-bit callers"
     if mode is None:
         return Check(name, None, "not tried: no mode works")
-    if not COMPAT_PREFIX or f"{COMPAT_PREFIX}inotify_add_watch" not in kernel_symbols():
+    if COMPAT_SIGN not in kernel_symbols():
         return Check(name, True, "this kernel takes no 32-bit calls")
     if mode is not Mode.TRACEPOINT:
-        return Check(name, True, "seen, at their own entry points")
+        return Check(name, True, "seen, at their entry points")
     return Check(name, False, "their calls are not seen, only their watches, in the kernel's list")
 
 
