@@ -210,13 +210,16 @@ class Session:
 
     def finish(self) -> Report:
         """Reconcile until a walk finds nothing that no call had told of, and judge."""
+        # to verify takes its time, in which a place that grew adds nothing any more
+        asked_at = time.monotonic_ns()
         complete = False
         for _ in range(_VERIFY_ATTEMPTS):
             complete = self._agrees_with_kernel()
             # the counters are read beside the lists: a difference must last to be one
             if complete and not self._uncounted:
                 break
-        return self._snapshots.judged(self._feed.probe.counters(), complete, self._uncounted)
+        counters = self._feed.probe.counters()
+        return self._snapshots.judged(counters, complete, asked_at, self._uncounted)
 
     def _agrees_with_kernel(self) -> bool:
         # that watches went without a call is no disagreement: they do

@@ -104,16 +104,17 @@ class Snapshots:
         return self._report(counters, False, self._process_rows(rates, {}), sites)
 
     def judged(
-        self, counters: Counters, complete: bool, uncounted: Iterable[Charge] = ()
+        self, counters: Counters, complete: bool, asked_at: int, uncounted: Iterable[Charge] = ()
     ) -> Report:
         """
         The end of the trace: every site with its verdict, evidence and targets.
 
+        `asked_at` (CLOCK_MONOTONIC, ns) is where it ends, unless all traced processes ended before.
         `uncounted` are the users with whom the kernel's counters and its list disagree.
         """
         # a command is judged as it stood when it ended, not when that was noticed
         all_ended = self._ledger.last_exit_at if not self._ledger.instances else None
-        ended = all_ended or time.monotonic_ns()
+        ended = all_ended or asked_at
         left: dict[int, list[Watch]] = defaultdict(list)
         not_seen: dict[Process, list[Watch]] = defaultdict(list)
         for _, watch in self._ledger.watches():
@@ -311,7 +312,7 @@ class Snapshots:
                 target=watch.target,
                 pid=watch.owner.process.pid,
                 wd=watch.wd,
-                age_s=(ended - watch.added_at) / 1e9,
+                age_s=max(ended - watch.added_at, 0) / 1e9,
                 state=path_state(watch.owner.process.pid, watch.path, watch.target),
             )
             for watch in oldest

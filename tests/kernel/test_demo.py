@@ -47,7 +47,7 @@ def test_json_agrees(demo: Callable[..., Inotrace], tmp_path: Path, mode: Mode) 
     tool = demo("-f", "json", "--mode", mode.value)
     report = tool.report()
 
-    assert tool.wait() == 0
+    assert tool.wait() == 0, tool.err.rest().decode()
     assert report["host"]["mode"] == mode.value
     for function, numbers in _PLANTED.items():
         site = site_of(report, function)

@@ -41,8 +41,8 @@ def _snapshots(ledger: Ledger) -> Snapshots:
     return Snapshots(ledger, table, older_s=0, mode="kprobe", truth="iterator")
 
 
-def _judged(ledger: Ledger) -> Report:
-    return _snapshots(ledger).judged(_NOTHING_LOST, complete=True)
+def _judged(ledger: Ledger, asked_at: int = 1 << 62) -> Report:
+    return _snapshots(ledger).judged(_NOTHING_LOST, complete=True, asked_at=asked_at)
 
 
 def _ledger_of(number: int) -> Ledger:
@@ -84,7 +84,7 @@ def test_ended_processes_are_few_and_their_sums_right(monkeypatch: pytest.Monkey
     assert sum(failure.count for failure in report.failures) == 30_000
     assert len(report.failures) <= 1024 + 1
     assert len(ledger.accounts.sites) <= 2 * (1024 + 1) + 1
-    judged = snapshots.judged(_NOTHING_LOST, complete=True)
+    judged = snapshots.judged(_NOTHING_LOST, complete=True, asked_at=1 << 62)
     assert sum(site.added for site in judged.sites) == 30_001
 
 
@@ -166,3 +166,16 @@ def test_who_never_called_is_summed_up_by_the_name_it_had(monkeypatch: pytest.Mo
     ledger.fold(ledger.idle())
 
     assert list(ledger.accounts.ended) == [b"daemon"]
+
+
+def test_a_trace_ends_when_its_end_was_asked_for() -> None:
+    """GIVEN a place that grew to the end WHEN verified for long THEN that is no plateau."""
+    ledger = Ledger()
+    ledger.apply(init(1_000, fd=3), STACK)
+    for wd in range(1, 24):
+        ledger.apply(add(1_000 + wd, wd), STACK)
+
+    (site,) = _judged(ledger, asked_at=1_024).sites
+    assert site.verdict is Verdict.LEAK
+    (later,) = _judged(ledger, asked_at=2_000).sites
+    assert later.verdict is Verdict.HELD

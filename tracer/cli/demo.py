@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import socket
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -95,9 +97,9 @@ def _compiled(folder: Path, stop: Stop) -> Path:
 def _traced(agent: Path, folder: Path, stop: Stop, mode: Mode | None) -> Report:
     work = folder / "work"
     work.mkdir()
-    progress, agent_stdout = os.pipe()
-    child = Command([os.fspath(agent), os.fspath(work)], stdout=agent_stdout)
-    os.close(agent_stdout)
+    progress, agents_end = socket.socketpair()
+    child = Command([os.fspath(agent), os.fspath(work)], stdout=agents_end.fileno())
+    agents_end.close()
     try:
         with Session(
             Filter(), BccStacks(), older_s=0.0, descendants_of=child.pid, mode=mode
@@ -107,19 +109,23 @@ def _traced(agent: Path, folder: Path, stop: Stop, mode: Mode | None) -> Report:
             return session.finish()
     finally:
         child.end()
-        os.close(progress)
+        progress.close()
 
 
-def _follow(progress: int, session: Session, stop: Stop) -> None:
-    """Show the agent's progress until it has churned its last pod, which closes the pipe."""
+def _follow(progress: socket.socket, session: Session, stop: Stop) -> None:
+    """Show the agent's progress until it has churned its last pod, which closes the socket."""
     with Console(stderr=True).status("the agent starts") as status:
         while not stop.requested:
-            if select.select([progress], [], [], _STEP_S)[0]:
-                text = os.read(progress, 4096).decode()
-                if not text:
-                    return
-                status.update(text.splitlines()[-1])
+            is_told = bool(select.select([progress], [], [], _STEP_S)[0])
+            text = progress.recv(4096) if is_told else b""
+            if is_told and not text:
+                return
             session.step()
+            if is_told:
+                status.update(text.decode().splitlines()[-1])
+                # one that died meanwhile is met as such
+                with suppress(BrokenPipeError):
+                    progress.send(b"\n")
 
 
 def _missed(report: Report) -> str:

@@ -2,7 +2,8 @@
 /*
  * A node agent that churns pods and forgets one watch a pod: what `inotrace demo` traces.
  *
- *	agent FOLDER	works below FOLDER, tells each round on stdout, then waits for its end
+ *	agent FOLDER	works below FOLDER, tells each round on stdout, a socket, and goes on when
+ *			that is answered; then waits for its end
  *
  * Of 23 pods, 17 have a volume. The agent watches its 5 configuration folders for good, each
  * volume until its pod goes, and the secret of each pod: that watch it never removes.
@@ -103,10 +104,15 @@ static KEEP void sync_pod(int pod)
 
 static KEEP void churn_pods(void)
 {
+	char answer;
+
 	for (int pod = 0; pod < PODS; pod++) {
 		sync_pod(pod);
 		printf("pod %d of %d came and went\n", pod + 1, PODS);
 		fflush(stdout);
+		/* so that who looks on sees each round, on a slow machine as well */
+		if (read(STDOUT_FILENO, &answer, 1) != 1)
+			die("answer");
 	}
 }
 

@@ -131,8 +131,13 @@ static long fork_and_converse(void)
 
 static long orphan_and_converse(void)
 {
+	pid_t parent = getpid();
+
 	if (fork())
 		_exit(0);
+	/* only then is all closed that it held: exit_notify() comes after exit_files() */
+	while (getppid() == parent)
+		sched_yield();
 	setsid();
 	return getpid();
 }
