@@ -88,6 +88,11 @@ def test_a_reused_group_is_another_instance(
 # --- processes ---
 
 
+def _until_left(pid: int, fd: int) -> None:
+    """A process that makes an orphan ends a moment after that has answered."""
+    until(lambda: not os.path.lexists(f"/proc/{pid}/fd/{fd}"), "the end of the parent")
+
+
 def test_a_child_holds_what_its_parent_leaves(
     case: Case, puppet: Puppet, folders: list[Path]
 ) -> None:
@@ -96,6 +101,7 @@ def test_a_child_holds_what_its_parent_leaves(
     for folder in folders[:7]:
         puppet.ok("add", fd, folder)
     child = puppet.ok("orphan")
+    _until_left(puppet.pid, fd)
     puppet.ok("add", fd, folders[7])
     found = case.agreed((child, fd))
     assert found.holders() == {(child, fd)}
@@ -130,8 +136,10 @@ def test_a_grandchild_holds_what_all_before_it_leave(
     fd = puppet.ok("init")
     puppet.ok("add", fd, folders[0])
     child = puppet.ok("orphan")
+    _until_left(puppet.pid, fd)
     puppet.ok("add", fd, folders[1])
     grandchild = puppet.ok("orphan")
+    _until_left(child, fd)
     found = case.agreed((grandchild, fd))
     assert found.holders() == {(grandchild, fd)}
     assert (found.live(puppet.pid), found.live(child)) == (1, 1)
