@@ -105,6 +105,8 @@ static __always_inline void read_entry(struct entry *entry)
 #define COMPAT_SP		13
 #define COMPAT_LR		14
 #define LR			30
+/* where code of programs is; above may be the signature of a pointer */
+#define USER_ADDRESS		((1ULL << 48) - 1)
 
 static __always_inline void read_entry(struct entry *entry)
 {
@@ -122,7 +124,7 @@ static __always_inline void read_entry(struct entry *entry)
 		entry->link = regs.regs[COMPAT_LR];
 	} else {
 		entry->sp = regs.sp;
-		entry->link = regs.regs[LR];
+		entry->link = regs.regs[LR] & USER_ADDRESS;
 	}
 }
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tracer.core.walk import HolderFd, UserUse, Walk, WatchRows
 from tracer.errors import InotraceError
+from tracer.kernel.capabilities import TRACING, missing
 from tracer.kernel.fdinfo import (
     FdWatch,
     HeldFd,
@@ -17,6 +18,7 @@ from tracer.kernel.fdinfo import (
     inotify_fds,
     read_watches,
 )
+from tracer.kernel.preflight import need_btf
 from tracer.kernel.probe import load_walk
 from tracer.kernel.procfs import (
     ProcessFacts,
@@ -70,12 +72,14 @@ def scan() -> Scan:
 
     By the iterator where it loads, which keeps no program waiting, otherwise through /proc.
     """
-    walk = _walk_kernel_list() if os.geteuid() == 0 else None
+    walk = None if missing(TRACING) else _walk_kernel_list()
     return scan_proc() if walk is None else scan_walk(walk)
 
 
 def _walk_kernel_list() -> Walk | None:
     try:
+        # libbpf would tell on standard error that there is none
+        need_btf()
         bpf = load_walk()
     except (ImportError, InotraceError):
         return None

@@ -5,13 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from agreement import NAME, WAYS, Case, tracing
-from harness import PATIENCE_S, Inotrace, Puppet, Terminal, puppet_of, working_modes
+from harness import (
+    CHECKOUT,
+    PATIENCE_S,
+    Inotrace,
+    Puppet,
+    Terminal,
+    environment,
+    puppet_of,
+    working_modes,
+)
+from privileges import NOBODY, limited
 
 from tracer.kernel.hooks import Mode
 from tracer.session import Session
@@ -37,6 +48,17 @@ def mode(root: None, request: pytest.FixtureRequest) -> Mode:
     """Each mode that this kernel allows."""
     found: Mode = request.param
     return found
+
+
+@pytest.fixture(scope="session")
+def nobody(root: None) -> int:
+    """A user who can run inotrace from here, and has no privileges."""
+    command = [sys.executable, "-m", "tracer", "--version"]
+    drop = limited(frozenset(), NOBODY)
+    done = subprocess.run(command, env=environment(), cwd="/", capture_output=True, preexec_fn=drop)
+    if done.returncode:
+        pytest.skip(f"user {NOBODY} cannot run {sys.executable} with {CHECKOUT}")
+    return NOBODY
 
 
 @pytest.fixture(scope="session")

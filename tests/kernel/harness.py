@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -18,6 +19,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+import pytest
+
 from tracer.errors import InotraceError
 from tracer.kernel.hooks import Mode
 from tracer.kernel.modes import find
@@ -27,6 +30,8 @@ CHECKOUT = Path(__file__).parents[2]
 # Far above what anything here takes: to be reached is a failure, not a delay. An emulated machine
 # needs more.
 PATIENCE_S = float(os.environ.get("INOTRACE_PATIENCE_S", "30"))
+# for in_namespace(): tracefs is under debugfs as well
+WITHOUT_TRACEFS = "mount -t tmpfs none /sys/kernel/tracing && mount -t tmpfs none /sys/kernel/debug"
 _SUMMARY = re.compile(r"inotify wd:([0-9a-f]+) ino:([0-9a-f]+) sdev:([0-9a-f]+) ")
 
 
@@ -207,6 +212,25 @@ class Inotrace:
         text = self.err.rest().decode()
         assert text.startswith("inotrace: ") and text.count("\n") == 1, text
         return text[len("inotrace: ") : -1]
+
+
+def in_namespace(prepare: str, *command: object) -> subprocess.CompletedProcess[str]:
+    """inotrace among mounts of its own, after the shell commands in `prepare`."""
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is missing (util-linux)")
+    script = f'{{ {prepare}; }} || exit 77; exec "$@"'
+    inner = [sys.executable, "-m", "tracer", *map(str, command)]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", *inner],
+        env=environment(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE_S,
+    )
+    if done.returncode == 77:
+        pytest.skip(f"cannot prepare the mounts: {done.stderr}")
+    return done
 
 
 class Terminal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,10 +15,21 @@ from types import ModuleType
 from typing import Callable
 
 import pytest
-from harness import CHECKOUT, PATIENCE_S, Inotrace, Puppet, environment, until
+from harness import (
+    CHECKOUT,
+    PATIENCE_S,
+    WITHOUT_TRACEFS,
+    Inotrace,
+    Puppet,
+    environment,
+    in_namespace,
+    until,
+)
 
 from tracer.cli import app, events, trace
-from tracer.kernel import probe
+from tracer.kernel import preflight, probe, ring
+from tracer.kernel.hooks import Mode
+from tracer.kernel.modes import find
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -47,7 +59,8 @@ def test_not_root(inotrace: Start) -> None:
     if not can_run:
         pytest.skip(f"user {_NOBODY} cannot run {sys.executable} with {CHECKOUT}")
     for command in (["trace"], ["events"], ["demo"], ["run", "--", "true"]):
-        assert fails(start(*command)) == "tracing needs root: run it with sudo"
+        line = fails(start(*command))
+        assert line == "tracing needs CAP_BPF and CAP_PERFMON: start it with sudo"
 
 
 def test_no_such_process(inotrace: Start) -> None:
@@ -200,39 +213,15 @@ def test_bcc_is_missing(inotrace: Start, tmp_path: Path) -> None:
     assert line.startswith("BCC's Python module is missing: install python3-bpfcc")
 
 
-def in_namespace(prepare: str, *command: object) -> subprocess.CompletedProcess[str]:
-    """inotrace among mounts of its own, after the shell commands in `prepare`."""
-    if shutil.which("unshare") is None:
-        pytest.skip("unshare is missing (util-linux)")
-    script = f'{{ {prepare}; }} || exit 77; exec "$@"'
-    inner = [sys.executable, "-m", "tracer", *map(str, command)]
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script, "sh", *inner],
-        env=environment(),
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE_S,
-    )
-    if done.returncode == 77:
-        pytest.skip(f"cannot prepare the mounts: {done.stderr}")
-    return done
-
-
 def fails_there(done: subprocess.CompletedProcess[str]) -> str:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("inotrace: ") and done.stderr.count("\n") == 1, done.stderr
     return done.stderr[len("inotrace: ") : -1]
 
 
-_WITHOUT_TRACEFS = (
-    "mount -t tmpfs none /sys/kernel/tracing && mount -t tmpfs none /sys/kernel/debug"
-)
-
-
 def test_tracefs_is_mounted_when_it_is_not() -> None:
     arguments = ("trace", "--mode", "tracepoint", "-d", "0.1", "-f", "json")
-    done = in_namespace(_WITHOUT_TRACEFS, *arguments)
+    done = in_namespace(WITHOUT_TRACEFS, *arguments)
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trace"]["complete"] is True
@@ -240,11 +229,20 @@ def test_tracefs_is_mounted_when_it_is_not() -> None:
     assert first == "inotrace: mounted tracefs on /sys/kernel/tracing, where it stays"
 
 
+def test_kprobes_do_without_tracefs() -> None:
+    if not find(Mode.KPROBE).works:
+        pytest.skip(f"kprobes do not work here: {find(Mode.KPROBE).reason}")
+    done = in_namespace(WITHOUT_TRACEFS, "trace", "--mode", "kprobe", "-d", "0.1", "-f", "json")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "inotrace: tracing; Ctrl-C ends it\n"
+
+
 def test_tracefs_cannot_be_mounted(inotrace: Start) -> None:
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is missing (util-linux)")
     script = (
-        f"{_WITHOUT_TRACEFS} || exit 77; "
+        f"{WITHOUT_TRACEFS} || exit 77; "
         'exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin -- "$@"'
     )
     inner = [sys.executable, "-m", "tracer", "trace", "--mode", "tracepoint"]
@@ -278,6 +276,40 @@ def test_the_kernel_is_locked_down() -> None:
     done = in_namespace(prepare, "trace")
 
     assert fails_there(done).startswith("the kernel is locked down (confidentiality)")
+
+
+@pytest.mark.parametrize(
+    ("user", "hint"), [(False, "lockdown=confidentiality"), (True, "Linux 5.5")]
+)
+def test_memory_may_not_be_read(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], user: bool, hint: str
+) -> None:
+    """GIVEN a kernel that is locked down and does not say so, or an old one."""
+    monkeypatch.setattr(preflight, "try_reading", lambda **of: "refused" * (of["user"] == user))
+    monkeypatch.setattr(sys, "argv", ["inotrace", "trace", "-d", "1"])
+
+    assert app.main() == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert hint in err
+
+
+def test_a_kernel_that_trusts_only_its_administrator_with_buffers(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """GIVEN a level of kernel.perf_event_paranoid that only distributions have."""
+
+    def refuse(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(ring, "system_call", refuse)
+    monkeypatch.setattr(ring, "_paranoia", lambda: 3)
+    monkeypatch.setattr(sys, "argv", ["inotrace", "trace", "-d", "1"])
+
+    assert app.main() == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "CAP_SYS_ADMIN" in err and "'sysctl kernel.perf_event_paranoid=2'" in err
 
 
 def test_integrity_lockdown_allows_tracing() -> None:

@@ -70,6 +70,15 @@ def _function_start(program: Path, name: str) -> int:
     )
 
 
+def _after_call(program: Path, name: str) -> int:
+    """Where the first call in a function returns to."""
+    command = ["objdump", "-d", f"--disassemble={name}", "--no-show-raw-insn", program]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found = re.search(r"\t(?:call|bl)\s.*\n\s*([0-9a-f]+):", listing)
+    assert found
+    return int(found[1], 16)
+
+
 def _call(pid: int, birth: int, *addresses: int) -> CallEvent:
     frames = b"".join(address.to_bytes(8, "little") for address in addresses)
     stack = RawStack(frames, 0, 0)
@@ -100,8 +109,8 @@ def test_what_lies_between_functions_has_no_name(tmp_path: Path) -> None:
     """GIVEN a gap of 64 bytes after a function WHEN looked up THEN it is not that function."""
     source = tmp_path / "gap.s"
     source.write_text(
-        ".globl one\n.type one,@function\none: nop\n.size one,1\n"
-        ".skip 64,0x90\n.globl two\n.type two,@function\ntwo: nop\n.size two,1\n".replace(
+        ".globl one\n.type one,@function\none: .byte 0\n.size one,1\n"
+        ".skip 64,0x90\n.globl two\n.type two,@function\ntwo: .byte 0\n.size two,1\n".replace(
             "\\\n", "\n"
         )
     )
@@ -207,6 +216,23 @@ def test_a_caller_that_cannot_be_confirmed_is_not_skipped_over(
 
     assert _names(stack) == ["gone_place"]
     assert stack.state is StackState.TRUNCATED and "ended before" in stack.reason
+
+
+def test_a_function_is_not_taken_for_its_own_caller(
+    compiled: Callable[[str], Path], stacks: BccStacks
+) -> None:
+    """GIVEN a call of the kernel's by the function itself WHEN it called before THEN it is once."""
+    program = compiled("own_place")
+    address = _function_start(program, "own_place")
+    outer = _after_call(program, "main")
+    with subprocess.Popen([program]) as process:
+        _until_running(process.pid, program)
+        event = _call(process.pid, 11, address + 1, outer)
+        earlier = event.caller.stack._replace(caller=_after_call(program, "own_place"))
+        stack = stacks.resolve(event._replace(caller=event.caller._replace(stack=earlier)))
+        process.kill()
+
+    assert _names(stack) == ["own_place", "main"]
 
 
 def test_processes_that_are_gone_cost_no_descriptor_and_close_none(stacks: BccStacks) -> None:

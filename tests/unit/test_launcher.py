@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ HARMLESS_TOOLS = (
     *("cat", "chown", "cksum", "cp", "find", "flock", "ln", "mkdir", "mktemp", "mv"),
     *("readlink", "rm", "rmdir", "sed", "sh", "sort", "touch"),
 )
+# include/uapi/linux/capability.h
+_SYS_ADMIN, _PERFMON, _BPF = 21, 38, 39
 
 DEBIAN = 'ID=debian\nVERSION_ID="12"\n'
 FAMILIES = {
@@ -125,6 +128,7 @@ class Machine:
         self.copy = self.prefix / "lib/inotrace"
         self.link = self.prefix / "bin/inotrace"
         self.os_release(DEBIAN)
+        self.may()
         self.has("lists")
         self.fake("python3", PYTHON)
         self.fake("id", 'echo "$FAKE_UID"\n')
@@ -144,6 +148,11 @@ class Machine:
     def os_release(self, text: str) -> None:
         (self.state / "os-release").write_text(text)
 
+    def may(self, *capabilities: int) -> None:
+        """What whoever starts the launcher has, by number."""
+        held = sum(1 << each for each in capabilities)
+        (self.state / "status").write_text(f"Name:\tsed\nCapPrm:\t{0:016x}\nCapEff:\t{held:016x}\n")
+
     def has(self, *names: str) -> None:
         for name in names:
             (self.state / name).touch()
@@ -159,6 +168,7 @@ class Machine:
             "TMPDIR": str(self.state),
             "INOTRACE_PYTHON": str(self.bin / "python3"),
             "INOTRACE_OS_RELEASE": str(self.state / "os-release"),
+            "INOTRACE_STATUS": str(self.state / "status"),
             "INOTRACE_PREFIX": str(self.prefix),
         }
 
@@ -334,6 +344,23 @@ def test_sudo_gets_the_exact_arguments(ready: Machine, arguments: tuple[str, ...
     expected = ["--", str(ready.launcher), *arguments]
     assert ready.note("sudo-arguments") == "".join(f"<{each}>" for each in expected)
     assert ready.changes() == []
+
+
+@pytest.mark.parametrize("held", [(_BPF, _PERFMON), (_SYS_ADMIN,), range(41)])
+def test_who_may_trace_needs_no_sudo(ready: Machine, held: Collection[int]) -> None:
+    ready.may(*held)
+
+    result = ready.run("trace", "-d", "1", uid=1000)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert ready.traced() == "<trace><-d><1>"
+
+
+@pytest.mark.parametrize("held", [(_BPF,), (_PERFMON,), set(range(41)) - {_PERFMON, _SYS_ADMIN}])
+def test_who_may_do_half_of_it_needs_sudo(ready: Machine, held: Collection[int]) -> None:
+    ready.may(*held)
+
+    assert "sudo" in one_line(ready.run("trace", uid=1000).stderr)
 
 
 def test_without_root_and_sudo_it_says_so(ready: Machine) -> None:

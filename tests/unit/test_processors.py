@@ -11,11 +11,10 @@ _OF_X86 = re.compile(r"x86|ia32|\b(orig_ax|regs\.[a-d]x|regs\.[ds]i|ctx->[ad]?[x
 _PLACES = {
     "bpf/entry.c",  # system call numbers and registers
     "bpf/include/linux/types.h",  # struct pt_regs
-    "tracer/kernel/fdinfo.py",  # the number of kcmp(2)
     "tracer/kernel/hooks.py",  # the entry points' names
+    "tracer/kernel/machine_code.py",  # what a call instruction looks like
     "tracer/kernel/ring.py",  # in what order memory is read
-    "tracer/kernel/symbols.py",  # what a call instruction looks like
-    "tracer/kernel/system_call.py",  # the numbers of bpf(2) and perf_event_open(2)
+    "tracer/kernel/system_call.py",  # the numbers of system calls
 }
 
 

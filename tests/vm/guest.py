@@ -27,7 +27,7 @@ _QEMU = (
     *("-display", "none", "-no-reboot"),
 )
 _KERNEL_ARGUMENTS = (
-    f"console=ttyS0 quiet panic=-1 root={image.ROOT} rootfstype=ext4 rw rootwait init=/guest-init "
+    f"console=ttyS0 quiet panic=-1 root={image.ROOT} rootfstype=ext4 rw rootwait "
     "mitigations=off nokaslr nowatchdog tsc=reliable no_timer_check"
 )
 
@@ -44,25 +44,32 @@ def run(made: image.Image, arguments: list[str], results: Path, timeout_s: float
 
     While it lasts, `results`/output grows.
     """
-    shutil.rmtree(results, ignore_errors=True)
-    results.mkdir(parents=True)
-    output = results / "output"
     with tempfile.TemporaryDirectory(dir=made.disk.parent, prefix=host.UNFINISHED) as name:
         folder = Path(name)
-        _pack(folder / "sources", arguments)
-        with (folder / "results").open("wb") as file:
-            file.truncate(_RESULTS_BYTES)
-        _boot(made, folder, results, timeout_s)
-        code = exit_code(output.read_text(errors="replace")) if output.exists() else None
+        pack(folder / "sources", {"pytest-arguments": shlex.join(arguments).encode()})
+        code = boot(made, folder, results, timeout_s)
         if code is not None:
             subprocess.run(["tar", "-xf", folder / "results", "-C", results], check=True)
     return code
 
 
-def _boot(made: image.Image, folder: Path, results: Path, timeout_s: float) -> None:
+def boot(
+    made: image.Image,
+    folder: Path,
+    results: Path,
+    timeout_s: float,
+    init: str = "/guest-init",
+    devices: tuple[str, ...] = (),
+) -> int | None:
+    """One boot with `folder`/sources as a disk; what the guest says goes into `results`."""
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    with (folder / "results").open("wb") as file:
+        file.truncate(_RESULTS_BYTES)
     command = [
         *_QEMU,
-        *("-kernel", str(made.kernel), "-append", _KERNEL_ARGUMENTS),
+        *devices,
+        *("-kernel", str(made.kernel), "-append", f"{_KERNEL_ARGUMENTS} init={init}"),
         *("-serial", f"file:{results / 'console'}", "-serial", f"file:{results / 'output'}"),
         *_disk("root", made.disk, "snapshot=on"),
         *_disk("sources", folder / "sources", "readonly=on"),
@@ -81,6 +88,8 @@ def _boot(made: image.Image, folder: Path, results: Path, timeout_s: float) -> N
             )
         except subprocess.TimeoutExpired:
             log.write(f"ended by a time-out after {timeout_s:.0f} s\n".encode())
+    output = results / "output"
+    return exit_code(output.read_text(errors="replace")) if output.exists() else None
 
 
 def _disk(name: str, file: Path, option: str) -> list[str]:
@@ -88,8 +97,8 @@ def _disk(name: str, file: Path, option: str) -> list[str]:
     return ["-drive", drive, "-device", f"nvme,serial={name},drive={name}"]
 
 
-def _pack(archive: Path, arguments: list[str]) -> None:
-    """The checkout as it is, what is not committed included."""
+def pack(archive: Path, others: dict[str, bytes], below: str = "") -> None:
+    """The checkout as it is, what is not committed included, and `others` beside it."""
     listed = subprocess.run(
         [
             *("git", "-c", f"safe.directory={host.CHECKOUT}", "-C", host.CHECKOUT),
@@ -101,8 +110,8 @@ def _pack(archive: Path, arguments: list[str]) -> None:
     with tarfile.open(archive, "w") as tar:
         for name in map(os.fsdecode, listed.split(b"\0")):
             if name and (host.CHECKOUT / name).is_file():
-                tar.add(host.CHECKOUT / name, name)
-        content = shlex.join(arguments).encode()
-        entry = tarfile.TarInfo("pytest-arguments")
-        entry.size = len(content)
-        tar.addfile(entry, io.BytesIO(content))
+                tar.add(host.CHECKOUT / name, below + name)
+        for name, content in others.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))

@@ -85,7 +85,8 @@ class _Build:
         self._tell("packages and kernel")
         self._install_python_packages(requirements)
         self._tell("Python packages")
-        disk = self._disk()
+        disk = self._folder / "disk"
+        make_disk(disk, self._root, free=256 * _MIB)
         self._tell("disk image")
         return Image(disk, self._kernel)
 
@@ -132,23 +133,23 @@ class _Build:
         in_guest = ["chroot", str(self._root)]
         subprocess.run([*in_guest, "python3", "-m", "compileall", "-q", f"/{target}"], check=True)
 
-    def _disk(self) -> Path:
-        disk = self._folder / "disk"
-        used = sum(path.lstat().st_size + 4096 for path in self._root.rglob("*"))
-        size = (used * 5 // 4 // _MIB + 256) * _MIB
-        with disk.open("wb") as file:
-            file.truncate(_START + size)
-        subprocess.run(
-            [
-                *("mkfs.ext4", "-q", "-F", "-E", f"offset={_START}", "-O", "^has_journal"),
-                *("-m", "0", "-d", self._root, disk, f"{size >> 10}k"),
-            ],
-            check=True,
-        )
-        with disk.open("r+b") as file:
-            file.seek(440)
-            file.write(partition_table(size))
-        return disk
+
+def make_disk(disk: Path, root: Path, *, free: int) -> None:
+    """A disk with one partition, which has what `root` has and about `free` bytes left."""
+    used = sum(path.lstat().st_size + 4096 for path in root.rglob("*"))
+    size = (used * 5 // 4 + free) // _MIB * _MIB
+    with disk.open("wb") as file:
+        file.truncate(_START + size)
+    subprocess.run(
+        [
+            *("mkfs.ext4", "-q", "-F", "-E", f"offset={_START}", "-O", "^has_journal"),
+            *("-m", "0", "-d", root, disk, f"{size >> 10}k"),
+        ],
+        check=True,
+    )
+    with disk.open("r+b") as file:
+        file.seek(440)
+        file.write(partition_table(size))
 
 
 def partition_table(size: int) -> bytes:

@@ -14,6 +14,7 @@ from tracer.cli.options import chosen_filter, filter_options
 from tracer.cli.outcome import notice
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.errors import InotraceError
+from tracer.kernel.capabilities import LOOKING, missing, named
 from tracer.kernel.procfs import ProcessFacts
 from tracer.listing import Scan, scan, take_snapshot
 from tracer.targets.users import user_name
@@ -94,9 +95,12 @@ def _tell_what_is_missing(scan: Scan, hidden: list[ProcessFacts], changing: int)
 
 
 def _remedy() -> str:
-    if os.geteuid() == 0:
+    lacking = missing(LOOKING)
+    if not lacking:
         return "a sandbox or security module refuses it"
-    return "run as root to see all"
+    if os.geteuid() == 0:
+        return f"root lacks {named(lacking)} here"
+    return f"run as root to see all, or with {named(lacking)}"
 
 
 def _rendered(snapshot: view.Snapshot, by: str, format_: str, to_file: bool) -> str:

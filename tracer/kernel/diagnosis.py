@@ -7,25 +7,35 @@ import os
 import platform
 import resource
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import Callable
 
 from tracer.core.diagnosis import Check, Diagnosis
 from tracer.errors import InotraceError
 from tracer.kernel.btf import compiler_definitions, kernel_btf
+from tracer.kernel.capabilities import LOOKING, NAMING, TRACING, Capability, missing, named
+from tracer.kernel.cpus import online_cpus
 from tracer.kernel.doorbell import WORKER
 from tracer.kernel.fdinfo import FdWatch, read_watches
-from tracer.kernel.hooks import COMPAT_PREFIX, Mode
+from tracer.kernel.hooks import COMPAT_SIGN, REMOVAL, Mode
 from tracer.kernel.kallsyms import kernel_symbols
-from tracer.kernel.modes import TRACEFS, find, mounted_tracefs
-from tracer.kernel.preflight import need_bcc, need_bpf, need_no_lockdown
+from tracer.kernel.maps import Mappings
+from tracer.kernel.modes import TRACEFS, find, is_tracefs_missing, tracepoints_once_mounted
+from tracer.kernel.preflight import (
+    need_bcc,
+    need_bpf,
+    need_btf,
+    need_maps,
+    need_no_lockdown,
+    need_privileges,
+    need_reading,
+)
 from tracer.kernel.ring import Ring
-from tracer.kernel.stream import pages_per_cpu
+from tracer.kernel.stream import open_as_large_as_allowed, pages_per_cpu
 from tracer.kernel.trials import try_iterator
 
 _IN_CLOEXEC, _IN_DELETE = 0o2000000, 0x200
-_UNTRIED = "not tried: needs root"
+_UNTRIED = "not tried: needs privileges"
 _COSTS = {
     Mode.FENTRY: "costs nothing but the inotify calls",
     Mode.KPROBE: "costs nothing but the inotify calls",
@@ -34,35 +44,29 @@ _COSTS = {
 
 
 def diagnose() -> Diagnosis:
-    """Changes nothing that stays. What needs root is not tried without."""
-    is_root = os.geteuid() == 0
-    mode = _automatic() if is_root else None
-    iterator = _as_root(is_root, "kernel's list", _iterator, needed=False)
+    """Changes nothing that stays. What needs privileges is not tried without."""
+    privileges = _tried("privileges", _privileges, needed=True)
+    btf = _after(privileges, "BTF", _btf)
+    modes = {mode: _mode(mode, privileges, btf) for mode in Mode}
+    chosen = next((mode for mode, check in modes.items() if check.works), None)
+    iterator = _after(btf, "kernel's list", _iterator, needed=False)
     checks = (
         Check("kernel", True, f"Linux {platform.release()}, {platform.machine()}"),
-        _root(is_root),
+        privileges,
         _tried("BCC", _bcc, needed=True),
-        _as_root(is_root, "BPF", _bpf),
-        _as_root(is_root, "BTF", _btf),
+        _after(privileges, "BPF", _bpf),
+        btf,
+        _after(btf, "user registers", _registers, needed=False),
         iterator,
-        _as_root(is_root, "locked memory", _locked_memory),
-        *_modes(is_root),
-        _removals(mode),
-        _callers_in_32_bit(mode),
+        _after(privileges, "buffers", _buffers),
+        *modes.values(),
+        _removals(chosen),
+        _callers_in_32_bit(chosen),
+        _after(privileges, "symbols", _symbols, needed=False),
         # one of the two must tell what is watched
         _fdinfo()._replace(needed=iterator.works is False),
     )
-    return Diagnosis(checks, mode.value if mode is not None else None)
-
-
-def _automatic() -> Mode | None:
-    return next((mode for mode in Mode if _finding(mode).works), None)
-
-
-def _root(is_root: bool) -> Check:
-    if is_root:
-        return Check("root", True, "uid 0", needed=True)
-    return Check("root", False, f"uid {os.geteuid()}", "run it with sudo", needed=True)
+    return Diagnosis(checks, chosen.value if chosen is not None else None)
 
 
 def _tried(name: str, trial: Callable[[], str], needed: bool = False) -> Check:
@@ -73,8 +77,17 @@ def _tried(name: str, trial: Callable[[], str], needed: bool = False) -> Check:
         return Check(name, False, str(error), needed=needed)
 
 
-def _as_root(is_root: bool, name: str, trial: Callable[[], str], needed: bool = True) -> Check:
-    return _tried(name, trial, needed) if is_root else Check(name, None, _UNTRIED, needed=needed)
+def _after(first: Check, name: str, trial: Callable[[], str], needed: bool = True) -> Check:
+    """Not tried without the `first`, so that what it lacks is said once."""
+    if first.works:
+        return _tried(name, trial, needed)
+    lacking = first.found if first.works is None else f"not tried: needs {first.name}"
+    return Check(name, None, lacking, needed=needed)
+
+
+def _privileges() -> str:
+    need_privileges()
+    return f"uid {os.geteuid()} with {named(TRACING)}"
 
 
 def _bcc() -> str:
@@ -87,15 +100,25 @@ def _bcc() -> str:
 def _bpf() -> str:
     need_bpf()
     need_no_lockdown()
-    return "allowed"
+    need_reading()
+    need_maps()
+    return "allowed, also to read memory of the kernel and of processes"
 
 
 def _btf() -> str:
+    need_btf()
     return f"has all {sum(map(_is_offset, compiler_definitions()))} fields that are read"
 
 
 def _is_offset(definition: str) -> bool:
     return definition.startswith("-DOFF_")
+
+
+def _registers() -> str:
+    helper = "-DBPF_FUNC_TASK_PT_REGS="
+    if any(definition.startswith(helper) for definition in compiler_definitions()):
+        return "handed out by the kernel (bpf_task_pt_regs)"
+    return "read where the task's stack begins (Linux 5.15 and later hand them out)"
 
 
 def _iterator() -> str:
@@ -113,69 +136,90 @@ def _iterator() -> str:
     return "read by an iterator, without locks of the traced programs"
 
 
-def _locked_memory() -> str:
-    pages = pages_per_cpu()
-    with _ring(pages):
-        size = pages * os.sysconf("SC_PAGE_SIZE") * (os.cpu_count() or 1) >> 20
-    soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    limit = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft >> 10:,} KiB"
-    return f"{size} MiB for buffers, granted ('ulimit -l': {limit})"
+def _buffers() -> str:
+    wanted, got = pages_per_cpu(), open_as_large_as_allowed(_open_rings)
+    size = got * os.sysconf("SC_PAGE_SIZE") * len(online_cpus())
+    if got == wanted:
+        soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        limit = "unlimited" if soft == resource.RLIM_INFINITY else f"{soft >> 10:,} KiB"
+        return f"{size >> 20} MiB of locked memory, granted ('ulimit -l': {limit})"
+    return (
+        f"{size >> 10:,} KiB of locked memory instead of {size * wanted // got >> 10:,} KiB, so "
+        "more has to wait in the kernel; CAP_IPC_LOCK or 'ulimit -l' allows more"
+    )
 
 
-@contextmanager
-def _ring(pages: int) -> Iterator[None]:
-    ring = Ring(min(os.sched_getaffinity(0)), pages)
-    try:
-        yield
-    finally:
-        ring.close()
+def _open_rings(pages: int) -> None:
+    with ExitStack() as opened:
+        for cpu in online_cpus():
+            opened.callback(Ring(cpu, pages).close)
 
 
-def _finding(mode: Mode) -> Check:
-    try:
-        works, reason = find(mode)
-    except InotraceError as error:
-        works, reason = False, str(error)
-    if mode is Mode.TRACEPOINT and mounted_tracefs() is None and TRACEFS.is_dir():
-        advice = f"'mount -t tracefs nodev {TRACEFS}': a trace does so where it needs it"
-        return Check(mode.value, None, "not known: tracefs is not mounted", advice)
-    return Check(mode.value, works, _COSTS[mode] if works else reason)
-
-
-def _modes(is_root: bool) -> Iterator[Check]:
-    for mode in Mode:
-        yield _finding(mode) if is_root else Check(mode.value, None, _UNTRIED)
+def _mode(mode: Mode, privileges: Check, btf: Check) -> Check:
+    needed = btf if mode is Mode.FENTRY else privileges
+    if not needed.works:
+        return _after(needed, mode.value, str, needed=False)
+    works, reason = find(mode)
+    unmounted = mode is Mode.TRACEPOINT and not works and is_tracefs_missing()
+    if unmounted:
+        works, reason = tracepoints_once_mounted()
+    advice = f"tracefs is not mounted: a trace mounts it on {TRACEFS}" if unmounted else ""
+    return Check(mode.value, works, _COSTS[mode] if works else reason, advice * works)
 
 
 def _removals(mode: Mode | None) -> Check:
     name = "removals"
     if mode is None:
         return Check(name, None, "not tried: no mode works")
+    where = WORKER if mode is Mode.TRACEPOINT else REMOVAL
+    shown = kernel_symbols().address(where) != 0
     if mode is not Mode.TRACEPOINT:
-        return Check(name, True, "without a call: told as they happen, with the cause")
-    cause = "with the cause where what is left behind tells it"
-    if kernel_symbols().address(WORKER):
-        found = f"without a call: found within about 0.1 s by a doorbell, {cause}"
+        told = "without a call: told as they happen"
+        lack = "the cause only as 'unknown'"
+        found = f"{told}, with the cause" if shown else f"{told}, {lack}"
+    else:
+        cause = "with the cause where what is left behind tells it"
+        if shown:
+            found = f"without a call: found within about 0.1 s by a doorbell, {cause}"
+        else:
+            found = f"without a call: found every 2 s and at the end, {cause}; no doorbell"
+    if shown:
         return Check(name, True, found)
-    advice = "'sysctl kernel.kptr_restrict=1'" if WORKER in kernel_symbols() else ""
-    return Check(
-        name,
-        False,
-        f"without a call: found every 2 s and at the end, {cause}; no doorbell: "
-        f"/proc/kallsyms does not tell where {WORKER} is",
-        advice,
-    )
+    hidden = f"{found}: /proc/kallsyms does not tell where {where} is"
+    return Check(name, False, hidden, _how_to_see(where))
+
+
+def _how_to_see(function: str) -> str:
+    if function not in kernel_symbols():
+        return ""
+    if missing((Capability.SYSLOG,)):
+        return "needs CAP_SYSLOG"
+    return "'sysctl kernel.kptr_restrict=1'"
 
 
 def _callers_in_32_bit(mode: Mode | None) -> Check:
     name = "32-bit callers"
     if mode is None:
         return Check(name, None, "not tried: no mode works")
-    if not COMPAT_PREFIX or f"{COMPAT_PREFIX}inotify_add_watch" not in kernel_symbols():
+    if COMPAT_SIGN not in kernel_symbols():
         return Check(name, True, "this kernel takes no 32-bit calls")
     if mode is not Mode.TRACEPOINT:
-        return Check(name, True, "seen, at their own entry points")
+        return Check(name, True, "seen, at their entry points")
     return Check(name, False, "their calls are not seen, only their watches, in the kernel's list")
+
+
+def _symbols() -> str:
+    lacking = missing(NAMING)
+    if lacking:
+        raise InotraceError(
+            f"stacks show modules and offsets instead of functions: needs {named(lacking)}"
+        )
+    if not Mappings(os.getpid()).files:
+        raise InotraceError(
+            "stacks show modules and offsets instead of functions: a sandbox or security module "
+            "refuses /proc/PID/map_files"
+        )
+    return "read from the files that processes have mapped"
 
 
 def _fdinfo() -> Check:
@@ -184,17 +228,25 @@ def _fdinfo() -> Check:
     libc = ctypes.CDLL(None)
     fd = libc.inotify_init1(_IN_CLOEXEC)
     if fd < 0:
-        return Check(name, None, "not tried: the user has no instance left, see 'inotrace ls'")
+        found = "not tried: the user has no inotify instance left, see 'inotrace ls'"
+        return Check(name, None, found, "fs.inotify.max_user_instances allows more")
     try:
         with tempfile.TemporaryDirectory(prefix="inotrace-doctor-") as folder:
             wd = libc.inotify_add_watch(fd, os.fsencode(folder), _IN_DELETE)
             if wd < 0:
-                return Check(name, None, "not tried: the user has no watch left")
+                return Check(
+                    name,
+                    None,
+                    "not tried: the user has no watch left, see 'inotrace ls'",
+                    "fs.inotify.max_user_watches allows more",
+                )
             watches: tuple[FdWatch, ...] | None = None
             with suppress(OSError):
                 watches = read_watches(os.getpid(), fd)
     finally:
         os.close(fd)
     if watches is not None and [watch.wd for watch in watches] == [wd]:
-        return Check(name, True, "/proc lists the watches of an instance")
+        lacking = missing(LOOKING)
+        others = f"; of others' processes it needs {named(lacking)}" if lacking else ""
+        return Check(name, True, f"/proc lists the watches of an instance{others}")
     return Check(name, False, "/proc does not list the watches of an instance (CONFIG_PROC_FS)")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import platform
 import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Callable, NamedTuple
+
+from tracer.kernel.system_call import KCMP, system_call
 
 _LINK = b"anon_inode:inotify"
 # fs/notify/fdinfo.c: every number is hexadecimal
@@ -19,15 +19,6 @@ _WATCH = re.compile(
 _FIRST_READ, _NEXT_READ = 1 << 14, 1 << 22
 # include/uapi/linux/kcmp.h
 _KCMP_FILE, _KCMP_FILES = 0, 2
-_KCMP_NUMBERS = {
-    "x86_64": 312,
-    "aarch64": 272,
-    "riscv64": 272,
-    "loongarch64": 272,
-    "ppc64le": 354,
-    "s390x": 343,
-}
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class FdWatch(NamedTuple):
@@ -125,14 +116,7 @@ def shares_files(pid: int, tid: int) -> bool:
 
 
 def _compare(kind: int, one: HeldFd, other: HeldFd) -> int:
-    number = _KCMP_NUMBERS.get(platform.machine())
-    if number is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    result = _libc.syscall(
-        *map(ctypes.c_long, (number, one.pid, other.pid, kind, one.fd, other.fd))
-    )
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    result = system_call(KCMP, one.pid, other.pid, kind, one.fd, other.fd)
     return -1 if result == 1 else int(result != 0)
 
 

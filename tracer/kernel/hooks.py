@@ -33,6 +33,9 @@ class Hook(NamedTuple):
 # ones: SYSCALL_DEFINE in arch/*/include/asm/syscall_wrapper.h
 _PREFIXES = {"x86_64": ("__x64_sys_", "__ia32_sys_"), "aarch64": ("__arm64_sys_", "")}
 NATIVE_PREFIX, COMPAT_PREFIX = _PREFIXES.get(platform.machine(), ("sys_", ""))
+# A function that kernels have which take 32-bit calls, even where those share the entry points.
+_COMPAT_SIGNS = {"x86_64": "__ia32_sys_inotify_add_watch", "aarch64": "do_el0_svc_compat"}
+COMPAT_SIGN = _COMPAT_SIGNS.get(platform.machine(), "")
 
 REMOVAL, RELEASE = "inotify_ignored_and_remove_idr", "inotify_release"
 # architectures made after inotify_init1 never had inotify_init

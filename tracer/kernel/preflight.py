@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import platform
+import resource
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable
 
 from tracer.errors import InotraceError
+from tracer.kernel.capabilities import TRACING, Capability, missing, named
+from tracer.kernel.cpus import online_cpus
 from tracer.kernel.hooks import Mode
-from tracer.kernel.modes import TRACEFS, choose, find, mounted_tracefs
-from tracer.kernel.system_call import BPF
+from tracer.kernel.modes import TRACEFS, choose, find, mount_tracefs, mounted_tracefs
+from tracer.kernel.ring import Ring
+from tracer.kernel.stream import SMALLEST_PAGES
+from tracer.kernel.system_call import BPF, system_call
+from tracer.kernel.trials import try_maps, try_reading
 
 _TIME_OFFSETS = Path("/proc/self/timens_offsets")
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
 _BTF = Path("/sys/kernel/btf/vmlinux")
 # the last of enum bpf_cmd and then some: refused as invalid by every kernel that has BPF
 _NO_SUCH_COMMAND = 10_000
+_OUTSIDE = "run inotrace on the host, or in a privileged container with --pid=host"
 
 
 def prepare(notice: Callable[[str], None], mode: Mode | None = None) -> None:
@@ -29,20 +36,31 @@ def prepare(notice: Callable[[str], None], mode: Mode | None = None) -> None:
     Mounts tracefs if it is missing and no other mode works. `notice` is told what was changed.
     Raises InotraceError with what to do.
     """
-    _need_root()
+    need_privileges()
     _need_the_hosts_clock()
     need_bcc()
     need_bpf()
     need_no_lockdown()
-    _need_btf()
+    need_reading()
+    need_maps()
+    need_btf()
+    need_buffers()
     if not _does_without_tracefs(mode):
         _need_tracefs(notice)
     choose(mode)
 
 
-def _need_root() -> None:
-    if os.geteuid() != 0:
-        raise InotraceError("tracing needs root: run it with sudo")
+def need_privileges() -> None:
+    """Raises InotraceError if the kernel will not let this process trace."""
+    lacking = missing(TRACING)
+    if not lacking:
+        return
+    if os.geteuid() == 0:
+        raise InotraceError(
+            f"tracing needs {named(lacking)}, which root does not have here, as in most "
+            f"containers: {_OUTSIDE}"
+        )
+    raise InotraceError(f"tracing needs {named(lacking)}: start it with sudo")
 
 
 def _need_the_hosts_clock() -> None:
@@ -73,19 +91,19 @@ def need_bcc() -> None:
 
 def need_bpf() -> None:
     """Raises InotraceError if the kernel has no BPF, or refuses it."""
-    number = BPF.get(platform.machine())
-    if number is None:
+    if platform.machine() not in BPF:
         raise InotraceError(f"inotrace does not know the processor {platform.machine()} yet")
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall(ctypes.c_long(number), _NO_SUCH_COMMAND, 0, 0)
-    code = ctypes.get_errno()
-    if code == errno.ENOSYS:
-        raise InotraceError("this kernel has no BPF: use one built with CONFIG_BPF_SYSCALL")
-    if code == errno.EPERM:
-        raise InotraceError(
-            "BPF is refused here, as in most containers: run inotrace on the host, or in a "
-            "privileged container with --pid=host"
-        )
+    try:
+        system_call(BPF, _NO_SUCH_COMMAND, 0, 0)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            raise InotraceError(
+                "this kernel has no BPF: use one built with CONFIG_BPF_SYSCALL"
+            ) from error
+        if error.errno == errno.EPERM:
+            raise InotraceError(
+                f"BPF is refused here, as in most containers: {_OUTSIDE}"
+            ) from error
 
 
 def need_no_lockdown() -> None:
@@ -101,12 +119,59 @@ def need_no_lockdown() -> None:
         )
 
 
-def _need_btf() -> None:
+def need_reading() -> None:
+    """Raises InotraceError if BPF programs may not read what they need."""
+    refusal = try_reading(user=False)
+    if refusal:
+        raise InotraceError(
+            f"BPF programs may not read the kernel's memory: {refusal}; a kernel that is locked "
+            "down (confidentiality) has to be booted without lockdown=confidentiality"
+        )
+    refusal = try_reading(user=True)
+    if refusal:
+        raise InotraceError(
+            f"BPF programs may not read the memory of processes: {refusal}; Linux 5.5 or later "
+            "lets them"
+        )
+
+
+def need_maps() -> None:
+    """
+    Raises InotraceError if tables are locked memory, and little may be locked.
+
+    They were until 3ac1f01b43b6 (in v5.11). BCC raises the limit by itself where it may.
+    """
+    _, limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if limit == resource.RLIM_INFINITY or not missing((Capability.SYS_RESOURCE,)):
+        return
+    if try_maps():
+        raise InotraceError(
+            f"'ulimit -l' ({limit >> 10:,} KiB) is too low for BPF's tables, which this kernel "
+            "counts as locked memory: needs CAP_SYS_RESOURCE, or no such limit "
+            "(LimitMEMLOCK=infinity in a unit of systemd)"
+        )
+
+
+def need_btf() -> None:
+    """Raises InotraceError if the kernel does not tell where its fields lie."""
     if not _BTF.exists():
         raise InotraceError(
             f"this kernel has no type information ({_BTF}): use one built with "
             "CONFIG_DEBUG_INFO_BTF, as distributions' kernels since 2020 are"
         )
+
+
+def need_buffers() -> None:
+    """Raises InotraceError if the kernel opens no buffers, however small."""
+    with ExitStack() as opened:
+        for cpu in online_cpus():
+            for pages in SMALLEST_PAGES:
+                try:
+                    opened.callback(Ring(cpu, pages).close)
+                except InotraceError:
+                    # one that went since it was listed needs none
+                    if cpu in online_cpus():
+                        raise
 
 
 def _does_without_tracefs(mode: Mode | None) -> bool:
@@ -117,15 +182,5 @@ def _does_without_tracefs(mode: Mode | None) -> bool:
 
 def _need_tracefs(notice: Callable[[str], None]) -> None:
     if mounted_tracefs() is None:
-        _mount_tracefs()
+        mount_tracefs()
         notice(f"mounted tracefs on {TRACEFS}, where it stays")
-
-
-def _mount_tracefs() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"nodev", os.fsencode(TRACEFS), b"tracefs", 0, None) != 0:
-        reason = os.strerror(ctypes.get_errno())
-        raise InotraceError(
-            f"cannot mount tracefs ({reason}): try 'mount -t tracefs nodev {TRACEFS}', "
-            "or run inotrace outside the container"
-        )

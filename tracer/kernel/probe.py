@@ -239,21 +239,30 @@ def _load(scope: Scope, mode: Mode) -> Any:
 def _compiled(names: Sequence[str], definitions: Iterable[str]) -> Any:
     folder = bpf_folder()
     os.environ["BCC_KERNEL_SOURCE"] = str(folder)
-    from bcc import BPF
+    from bcc import BPF, lib
 
-    class Unattached(BPF):  # type: ignore[misc]
-        def _trace_autoload(self) -> None:
+    class Program(BPF):  # type: ignore[misc]
+        def detach_kprobe_event(self, ev_name: bytes) -> None:
             """
-            Not now: BCC attaches by itself what is named as fentry functions have to be.
+            Close it: BCC would go on to look for it in tracefs, where perf's probes never are.
 
-            One that is optional would fail as a whole where the kernel lacks it.
+            It fails if that may not be read, or is not mounted.
             """
+            held = self.kprobe_fds[ev_name]
+            if not isinstance(held, dict):
+                # BCC before 0.19 has one function for each event
+                lib.bpf_close_perf_event_fd(held)
+                self._del_kprobe_fd(ev_name)
+                return
+            for function, fd in list(held.items()):
+                lib.bpf_close_perf_event_fd(fd)
+                self._del_kprobe_fd(ev_name, function)
 
     # nobody reads the debug information that BCC asks for, and it takes a sixth of the time
     options = ["-g0", "-w", f"-I{folder}"]
     options += [*compiler_definitions(), *definitions, *_EXTRA_DEFINITIONS]
     with bcc_errors(_DOES_NOT_LOAD):
-        return Unattached(text=_joined(folder, names).encode(), cflags=options)
+        return Program(text=_joined(folder, names).encode(), cflags=options)
 
 
 def _mode_definitions(mode: Mode) -> list[str]:

@@ -15,17 +15,20 @@ import errno
 import fcntl
 import mmap
 import os
-import platform
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 from tracer.errors import InotraceError
-from tracer.kernel.system_call import PERF_EVENT_OPEN
+from tracer.kernel.system_call import PERF_EVENT_OPEN, system_call
 
 _TYPE_SOFTWARE = 1
 _COUNT_SW_BPF_OUTPUT = 10
 _SAMPLE_RAW = 1 << 10
 _FLAG_FD_CLOEXEC = 8
+_PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
+# the kernel's own levels end here: admin-guide/sysctl/kernel.rst
+_PARANOIA_MAX = 2
 _IOC_ENABLE = 0x2400
 _RECORD_SAMPLE = 9
 # A wake-up per record is what makes tracing slow (+19 us a pair, against +3.4 without): the
@@ -54,11 +57,16 @@ class _Attributes(ctypes.Structure):
     )
 
 
+class LockedMemoryError(InotraceError):
+    """A buffer is larger than what may be locked."""
+
+
 class Ring:
     """
     Opened for one CPU; put `fd` into the BPF map to have records sent here.
 
-    `pages` of data must be a power of two. Raises InotraceError if the kernel refuses.
+    `pages` of data must be a power of two. Raises InotraceError if the kernel refuses,
+    LockedMemoryError if it refuses only so much.
     """
 
     def __init__(self, cpu: int, pages: int) -> None:
@@ -70,9 +78,10 @@ class Ring:
             self._map = mmap.mmap(self.fd, self._page + self._size)
         except OSError as error:
             os.close(self.fd)
-            raise InotraceError(
+            raise LockedMemoryError(
                 f"cannot lock {self._size >> 10} KiB for the buffer of CPU {cpu} "
-                f"({error.strerror}): raise kernel.perf_event_mlock_kb or 'ulimit -l'"
+                f"({error.strerror}): needs CAP_IPC_LOCK, or a higher kernel.perf_event_mlock_kb "
+                "or 'ulimit -l'"
             ) from error
         # ctypes loads and stores these in one instruction, which struct does not promise
         self._head = ctypes.c_uint64.from_buffer(self._map, _HEAD_OFFSET)
@@ -132,19 +141,27 @@ def _open(cpu: int) -> int:
         sample_type=_SAMPLE_RAW,
         wakeup_events=_WAKEUP_NEVER,
     )
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd: int = libc.syscall(
-        ctypes.c_long(PERF_EVENT_OPEN[platform.machine()]),
-        ctypes.byref(attributes),
-        ctypes.c_long(-1),
-        ctypes.c_long(cpu),
-        ctypes.c_long(-1),
-        ctypes.c_long(_FLAG_FD_CLOEXEC),
-    )
-    if fd < 0:
-        code = ctypes.get_errno()
-        hint = "a container's seccomp profile may forbid it" if code == errno.EPERM else ""
+    try:
+        return system_call(PERF_EVENT_OPEN, ctypes.byref(attributes), -1, cpu, -1, _FLAG_FD_CLOEXEC)
+    except OSError as error:
         raise InotraceError(
-            f"cannot open the buffer of CPU {cpu}: {os.strerror(code)}. {hint}".rstrip(". ")
+            f"cannot open the buffer of CPU {cpu} ({error.strerror}){_hint(error.errno)}"
+        ) from error
+
+
+def _hint(code: int | None) -> str:
+    if code == errno.EPERM:
+        return ": a container's seccomp profile may forbid it"
+    if code == errno.EACCES and _paranoia() > _PARANOIA_MAX:
+        return (
+            ": kernel.perf_event_paranoid is above 2, where Debian's and Ubuntu's kernels ask for "
+            "CAP_SYS_ADMIN; 'sysctl kernel.perf_event_paranoid=2', or start it with sudo"
         )
-    return fd
+    return ""
+
+
+def _paranoia() -> int:
+    try:
+        return int(_PARANOID.read_text())
+    except OSError:
+        return 0

@@ -128,4 +128,7 @@ def _foreign_instance() -> HeldFd:
         with suppress(OSError):
             for fd in inotify_fds(pid):
                 return HeldFd(pid, fd)
-    raise InotraceError("inotrace cannot open an inotify instance and finds none in /proc")
+    raise InotraceError(
+        "inotrace cannot open an inotify instance and finds none in /proc: raise "
+        "fs.inotify.max_user_instances"
+    )

@@ -16,7 +16,7 @@ from tracer.core.wire import ARRIVAL, Arrival
 from tracer.errors import InotraceError
 from tracer.kernel.cpus import online_cpus
 from tracer.kernel.probe import Probe
-from tracer.kernel.ring import Ring
+from tracer.kernel.ring import LockedMemoryError, Ring
 
 _POLL_MS = 20
 _PATIENCE_S = 60.0
@@ -24,8 +24,10 @@ _PATIENCE_S = 60.0
 _BUFFER_BYTES = 32 << 20
 _CPU_BYTES_MAX = 4 << 20
 _CPU_BYTES_MIN = 256 << 10
-# For outputs of which little comes.
-_FEW_PAGES = 16
+# For outputs of which little comes, and for arrivals.
+_FEW_PAGES, _ARRIVALS_PAGES = 16, 8
+# What a CPU's buffers come to where little may be locked, each of them a power of two.
+SMALLEST_PAGES = (_CPU_BYTES_MIN // os.sysconf("SC_PAGE_SIZE"), _FEW_PAGES, _ARRIVALS_PAGES)
 _LOOK_AT_CPUS_EVERY_S = 0.5
 # What nobody has taken yet. Beyond this the thread stops draining and the kernel counts losses:
 # a loss that is told is better than a tracer that eats the node's memory.
@@ -66,6 +68,7 @@ class Stream:
         self._stop = threading.Event()
         self._rings: dict[int, list[Ring]] = {}
         self._outputs = probe.outputs
+        self._pages = 0
         try:
             self._open_buffers()
         except BaseException:
@@ -116,19 +119,29 @@ class Stream:
             )
 
     def _open_buffers(self) -> None:
+        # first: it is too small to do without
+        self._open_arrivals()
+        open_as_large_as_allowed(self._open_rings)
+
+    def _open_rings(self, pages: int) -> None:
+        self._pages = pages
         for cpu in online_cpus():
             try:
                 self._rings[cpu] = self._opened(cpu)
             except InotraceError:
                 # one that went since it was listed needs none
                 if cpu in online_cpus():
+                    self._close_rings()
                     raise
 
+    def _open_arrivals(self) -> None:
         def on_arrival(_cpu: int, address: int, _size: int) -> None:
             self._arrivals.append(Arrival(*ARRIVAL.unpack(ctypes.string_at(address, ARRIVAL.size))))
 
         # a lost wake-up costs at most a symbol; the callback only keeps BCC from printing
-        self._bpf[b"arrivals"].open_perf_buffer(on_arrival, page_cnt=8, lost_cb=lambda _: None)
+        self._bpf[b"arrivals"].open_perf_buffer(
+            on_arrival, page_cnt=_ARRIVALS_PAGES, lost_cb=lambda _: None
+        )
 
     def _follow_cpus(self) -> None:
         """
@@ -152,7 +165,7 @@ class Stream:
         rings: list[Ring] = []
         try:
             for output in self._outputs:
-                rings.append(Ring(cpu, pages_per_cpu() if output == b"events" else _FEW_PAGES))
+                rings.append(Ring(cpu, self._pages if output == b"events" else _FEW_PAGES))
             for output, ring in zip(self._outputs, rings):
                 table = self._bpf[output]
                 table[table.Key(cpu)] = table.Leaf(ring.fd)
@@ -206,6 +219,24 @@ def _taken(rings: Iterable[Ring]) -> list[bytes]:
 def _close(rings: Iterable[Ring]) -> None:
     for ring in rings:
         ring.close()
+
+
+def open_as_large_as_allowed(open_all: Callable[[int], None]) -> int:
+    """
+    Call `open_all` with pages for each CPU's buffer, with fewer while so many may not be locked.
+
+    Returns how many it came to. What does not fit small buffers waits in the spill.
+    """
+    pages = pages_per_cpu()
+    while True:
+        try:
+            open_all(pages)
+        except LockedMemoryError:
+            pages //= 2
+            if pages * os.sysconf("SC_PAGE_SIZE") < _CPU_BYTES_MIN:
+                raise
+        else:
+            return pages
 
 
 def pages_per_cpu() -> int:

@@ -13,6 +13,7 @@ from tracer.core.events import Caller, CallEvent, errno_name
 from tracer.core.stack import Frame, Stack, StackState, is_runtime, is_runtime_module, missing
 from tracer.core.wire import Arrival
 from tracer.kernel.elf import SymbolTable
+from tracer.kernel.machine_code import LONGEST_CALL, ends_in_call
 from tracer.kernel.maps import FileIdentity, MappedFile, Mappings, Place, file_identity
 
 # Images that are kept at a time, each with one descriptor, and parsed files.
@@ -33,7 +34,6 @@ _ROOTS = frozenset(
         "runtime.goexit.abi0",
     }
 )
-_LONGEST_CALL = 7
 _ENDED = "the process ended before its symbols could be read"
 
 
@@ -135,14 +135,14 @@ class _Image:
         return table.find(place.offset) if table is not None else None
 
     def follows_call(self, address: int) -> bool | None:
-        """Whether the bytes before `address` are a call (x86-64); None if they cannot be read."""
+        """Whether the bytes before `address` are a call; None if they cannot be read."""
         if self._memory < 0:
             return None
         try:
-            code = os.pread(self._memory, _LONGEST_CALL, address - _LONGEST_CALL)
+            code = os.pread(self._memory, LONGEST_CALL, address - LONGEST_CALL)
         except (OSError, OverflowError):
             return None
-        return _ends_in_call(code) if len(code) == _LONGEST_CALL else None
+        return ends_in_call(code) if len(code) == LONGEST_CALL else None
 
     def reload(self) -> None:
         """Look at the mappings again: libraries may have been loaded meanwhile."""
@@ -238,7 +238,7 @@ def _symbolized(image: _Image, addresses: tuple[int, ...], caller: int) -> Stack
             # without this frame the next one would pass for the caller
             return Stack((leaf,), StackState.TRUNCATED, _ENDED)
         frame = image.frame(caller, is_return=True)
-        if is_caller and frame.module is not None:
+        if is_caller and frame.module is not None and not _same_function(frame, leaf):
             frames.append(frame)
     for address in rest:
         frame = image.frame(address, is_return=True)
@@ -248,6 +248,11 @@ def _symbolized(image: _Image, addresses: tuple[int, ...], caller: int) -> Stack
     if _ends_at_root(frames):
         return Stack(tuple(frames), StackState.COMPLETE)
     return Stack(tuple(frames), StackState.TRUNCATED, "the frame pointers end here")
+
+
+def _same_function(frame: Frame, leaf: Frame) -> bool:
+    """Then a link register still tells of a call that the function made before."""
+    return leaf.function is not None and frame[:2] == leaf[:2]
 
 
 def _ends_at_root(frames: list[Frame]) -> bool:
@@ -268,13 +273,3 @@ def _leaf(image: _Image, address: int) -> Frame:
 def _is_wrapper(leaf: Frame) -> bool:
     """Whether it is libc's, which has no frame of its own: its caller is at the stack pointer."""
     return is_runtime(leaf) and (leaf.function or "").startswith(("inotify_", "syscall"))
-
-
-def _ends_in_call(code: bytes) -> bool:
-    """Intel SDM volume 2, CALL: E8 rel32, or FF /2 with its ModRM byte's displacement."""
-    if code[-5] == 0xE8:
-        return True
-    for length in range(2, _LONGEST_CALL + 1):
-        if code[-length] == 0xFF and (code[-length + 1] >> 3) & 7 == 2:
-            return True
-    return False

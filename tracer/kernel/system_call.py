@@ -3,29 +3,51 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
+from collections.abc import Mapping
 
 # their numbers
 BPF = {"x86_64": 321, "aarch64": 280}
 PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+KCMP = {
+    "x86_64": 312,
+    "aarch64": 272,
+    "riscv64": 272,
+    "loongarch64": 272,
+    "ppc64le": 354,
+    "s390x": 343,
+}
 # enum bpf_cmd, include/uapi/linux/bpf.h
+MAP_CREATE = 0
+PROG_LOAD = 5
 PROG_TEST_RUN = 10
+RAW_TRACEPOINT_OPEN = 17
 MAP_LOOKUP_BATCH = 24
 MAP_LOOKUP_AND_DELETE_BATCH = 25
+LINK_CREATE = 28
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def bpf_call(command: int, attributes: ctypes.Structure) -> int:
-    """What the kernel returns. Raises OSError if it refuses."""
-    result: int = _libc.syscall(
-        ctypes.c_long(BPF[platform.machine()]),
-        ctypes.c_long(command),
-        ctypes.byref(attributes),
-        ctypes.c_long(ctypes.sizeof(attributes)),
-    )
+def system_call(numbers: Mapping[str, int], *arguments: object) -> int:
+    """
+    What the kernel returns; numbers among the arguments are passed as long.
+
+    Raises OSError if it refuses: ENOSYS also where the number of the call is not known.
+    """
+    number = numbers.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    words = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    result: int = _libc.syscall(ctypes.c_long(number), *words)
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
+
+
+def bpf_call(command: int, attributes: ctypes.Structure | ctypes.Array[ctypes.c_char]) -> int:
+    """What the kernel returns. Raises OSError if it refuses."""
+    return system_call(BPF, command, ctypes.byref(attributes), ctypes.sizeof(attributes))

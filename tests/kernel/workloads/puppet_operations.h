@@ -28,8 +28,6 @@
 /* a compiler that inlines these would take the names out of the stacks */
 #define KEEP __attribute__((noinline, noclone))
 
-static sigjmp_buf no_ia32;
-
 static long checked(long result)
 {
 	return result < 0 ? -errno : result;
@@ -162,13 +160,15 @@ static long reopen(const char *target, long count)
 
 /* --- 32-bit calls --- */
 
+#ifdef __x86_64__
+static sigjmp_buf no_ia32;
+
 static void on_fault(int signo)
 {
 	(void)signo;
 	siglongjmp(no_ia32, 1);
 }
 
-#ifdef __x86_64__
 static long call_32_bit(long number, long first, long second, long third)
 {
 	long result = number;

@@ -1,0 +1,63 @@
+"""What this process may do, as capabilities(7) divides what root may."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+_EFFECTIVE = re.compile(r"^CapEff:\t([0-9a-f]+)$", re.MULTILINE)
+
+
+class Capability(enum.IntEnum):
+    """Those that inotrace has a use for: include/uapi/linux/capability.h."""
+
+    DAC_READ_SEARCH = 2
+    IPC_LOCK = 14
+    SYS_PTRACE = 19
+    SYS_ADMIN = 21
+    SYS_RESOURCE = 24
+    SYSLOG = 34
+    PERFMON = 38
+    BPF = 39
+    CHECKPOINT_RESTORE = 40
+
+
+# What CAP_SYS_ADMIN held before the kernel divided it, and still holds.
+_PARTS_OF_ADMIN = frozenset(
+    {
+        Capability.SYSLOG,  # ce6ada35bdf7 (in v2.6.38)
+        Capability.PERFMON,  # 980737282232 (in v5.8)
+        Capability.BPF,  # a17b53c4a4b5 (in v5.8)
+        Capability.CHECKPOINT_RESTORE,  # 124ea650d307 (in v5.9)
+    }
+)
+
+# Without these nothing can be traced.
+TRACING = (Capability.BPF, Capability.PERFMON)
+# Without these /proc does not show what others have open.
+LOOKING = (Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH)
+# Without these the code of others has no names.
+NAMING = (Capability.SYS_PTRACE, Capability.CHECKPOINT_RESTORE)
+
+
+def effective() -> frozenset[Capability]:
+    """What counts now; all that CAP_SYS_ADMIN stands for if that is there."""
+    found = _EFFECTIVE.search(_STATUS.read_text())
+    bits = int(found.group(1), 16) if found else 0
+    held = frozenset(each for each in Capability if bits >> each & 1)
+    return held | _PARTS_OF_ADMIN if Capability.SYS_ADMIN in held else held
+
+
+def missing(wanted: Iterable[Capability]) -> tuple[Capability, ...]:
+    """Those of `wanted`, in that order, that this process does not have."""
+    held = effective()
+    return tuple(each for each in wanted if each not in held)
+
+
+def named(capabilities: Iterable[Capability]) -> str:
+    """As a sentence lists them: "CAP_BPF and CAP_PERFMON"."""
+    *most, last = [f"CAP_{each.name}" for each in capabilities]
+    return f"{', '.join(most)} and {last}" if most else last
