@@ -28,6 +28,7 @@ from harness import (
 
 from tracer.cli import app
 from tracer.cli import run as run_module
+from tracer.kernel.hooks import Mode
 from tracer.session import Session
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -210,10 +211,11 @@ def test_the_leaks_exit_code_can_be_chosen(run: Callable[..., Run], tmp_path: Pa
     traced.report(41)
 
 
+@pytest.mark.kernels
 def test_what_only_exit_freed_is_live_and_what_was_deleted_before_is_not(
-    run: Callable[..., Run], folders: list[Path]
+    run: Callable[..., Run], folders: list[Path], mode: Mode
 ) -> None:
-    traced = run()
+    traced = run("--mode", mode.value)
     fd = traced.puppet.ok("init")
     for folder in folders:
         traced.puppet.ok("leak", fd, folder)
@@ -225,6 +227,7 @@ def test_what_only_exit_freed_is_live_and_what_was_deleted_before_is_not(
     assert (site["live"], site["added"]) == (6, 23)
     assert site["removed"] == removed(deleted=17)
     assert report["trace"]["complete"] is True
+    assert report["host"]["mode"] == mode.value
 
 
 def test_a_closed_instance_is_clean(run: Callable[..., Run], folders: list[Path]) -> None:

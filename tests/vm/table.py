@@ -43,7 +43,7 @@ FEATURES = (
         lambda _: "comparison every 2 s",
     ),
     Feature("32-bit callers", r"32_bit", "32-bit callers", lambda _: "comparison, without a stack"),
-    Feature("stacks", r"test_symbols::|test_demo::"),
+    Feature("stacks", r"test_symbols::|test_run::|test_events_command::|test_demo::"),
     Feature("healing of lost calls", r"test_healing::"),
     Feature("counters of each user", r"test_audit::|who_pays|maker_pays"),
 )
