@@ -191,13 +191,13 @@ static __always_inline int finish_call(void *ctx, s64 ret)
 	if (!s)
 		return 0;
 	/* a program of fentry can be preempted by another one on the same processor */
-	if (s->busy) {
+	__sync_fetch_and_add(&s->busy, 1);
+	if (s->busy == 1) {
+		tell_call(ctx, s, op, ret, &entry, wanted);
+	} else {
 		count(LOST);
 		count(UNHEALED);
-		return 0;
 	}
-	s->busy = 1;
-	tell_call(ctx, s, op, ret, &entry, wanted);
-	s->busy = 0;
+	__sync_fetch_and_add(&s->busy, -1);
 	return 0;
 }

@@ -46,7 +46,7 @@ enum counter {
 struct call_scratch {
 	struct call_event event;
 	u8 tail[8192];
-	u64 busy;	/* in use by a program that was preempted */
+	u64 busy;	/* programs at it: more than one if the first was preempted */
 };
 
 /* what only user space can tell: see tracer/kernel/probe.py */

@@ -70,9 +70,10 @@ def scan() -> Scan:
     """
     Look into every process: sharing and use per user can be told only from all of them.
 
-    By the iterator where it loads, which keeps no program waiting, otherwise through /proc.
+    By the iterator where it loads, which keeps no program waiting, otherwise through /proc; also
+    where /proc hides who the holders are, which then says so.
     """
-    walk = None if missing(TRACING) else _walk_kernel_list()
+    walk = _walk_kernel_list() if shows_all_processes() and not missing(TRACING) else None
     return scan_proc() if walk is None else scan_walk(walk)
 
 

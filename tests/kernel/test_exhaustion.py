@@ -85,3 +85,6 @@ def test_another_time_namespace_is_refused() -> None:
         "inotrace: inotrace runs in a time namespace of its own: start it in the host's "
         "(nsenter -t 1 --time)\n"
     )
+    told = subprocess.run([*command, "doctor"], capture_output=True, text=True, env=environment())
+    assert told.returncode == 1
+    assert "a time namespace of its own" in " ".join(told.stdout.split())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import json
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from harness import environment
+from harness import PATIENCE_S, Puppet, environment
 from privileges import CANDIDATES, NOBODY, ROOT, limited, outcome
 
 from tracer.cli import app
@@ -137,13 +137,55 @@ def test_the_administrators_capability_stands_for_its_parts(
     assert Capability.SYS_PTRACE not in effective()
 
 
-def test_what_counts_is_what_this_process_has() -> None:
-    held = int(
-        next(
-            line.split()[1]
-            for line in Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
-            if line.startswith("CapEff:")
-        ),
-        16,
+def test_what_counts_is_what_the_kernel_says(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    status = tmp_path / "status"
+    held = {Capability.BPF, Capability.SYS_PTRACE}
+    # that of chown(2), which is of no use here
+    bits = sum(1 << each for each in held) | 1
+    status.write_text(f"CapEff:\t{bits:016x}\n")
+    monkeypatch.setattr("tracer.kernel.capabilities._STATUS", status)
+
+    assert effective() == held
+
+
+def test_capabilities_of_another_user_namespace_are_no_privileges() -> None:
+    """GIVEN a user's own namespace, where it has all capabilities THEN the advice is not sudo."""
+    command = ["unshare", "--user", "--map-root-user", sys.executable, "-m", "tracer", "trace"]
+    done = subprocess.run(
+        command, env=environment(), cwd="/", capture_output=True, text=True, timeout=PATIENCE_S
     )
-    assert all(held >> each & 1 for each in effective() if not held >> Capability.SYS_ADMIN & 1)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("inotrace: tracing needs CAP_BPF and CAP_PERFMON, which root ")
+    assert "on the host" in done.stderr
+
+
+def test_where_proc_hides_the_holders_ls_says_so(puppet: Puppet, folders: list[Path]) -> None:
+    """GIVEN hidepid=2 WHEN one lists who may trace and not look THEN it is not called complete."""
+    puppet.ok("add", puppet.ok("init"), folders[0])
+    caps = "+bpf,+perfmon,+dac_read_search"
+    as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+    as_nobody += [
+        f"--inh-caps={caps}",
+        f"--ambient-caps={caps}",
+        sys.executable,
+        "-m",
+        "tracer",
+        "ls",
+        "-f",
+        "json",
+    ]
+    hide = 'mount -t proc -o hidepid=2 proc /proc && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", hide, "sh", *as_nobody],
+        env=environment(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["complete"] is False

@@ -16,6 +16,7 @@ from harness import Puppet, until
 from tracer.core.events import Caller, CallEvent, Instance, Op, Process, RawStack
 from tracer.core.stack import Stack, StackState
 from tracer.core.wire import Arrival
+from tracer.kernel import symbols
 from tracer.kernel.elf import SymbolTable, demangled
 from tracer.kernel.maps import Mappings, file_identity
 from tracer.kernel.symbols import BccStacks
@@ -218,10 +219,16 @@ def test_a_caller_that_cannot_be_confirmed_is_not_skipped_over(
     assert stack.state is StackState.TRUNCATED and "ended before" in stack.reason
 
 
-def test_a_function_is_not_taken_for_its_own_caller(
-    compiled: Callable[[str], Path], stacks: BccStacks
+@pytest.mark.parametrize(("has_link_register", "own_frames"), [(True, 1), (False, 2)])
+def test_only_a_link_register_may_be_stale(
+    compiled: Callable[[str], Path],
+    stacks: BccStacks,
+    monkeypatch: pytest.MonkeyPatch,
+    has_link_register: bool,
+    own_frames: int,
 ) -> None:
-    """GIVEN a call of the kernel's by the function itself WHEN it called before THEN it is once."""
+    """GIVEN a function that seems to be its own caller THEN without such a register it is."""
+    monkeypatch.setattr(symbols, "HAS_LINK_REGISTER", has_link_register)
     program = compiled("own_place")
     address = _function_start(program, "own_place")
     outer = _after_call(program, "main")
@@ -232,7 +239,7 @@ def test_a_function_is_not_taken_for_its_own_caller(
         stack = stacks.resolve(event._replace(caller=event.caller._replace(stack=earlier)))
         process.kill()
 
-    assert _names(stack) == ["own_place", "main"]
+    assert _names(stack) == [*["own_place"] * own_frames, "main"]
 
 
 def test_processes_that_are_gone_cost_no_descriptor_and_close_none(stacks: BccStacks) -> None:

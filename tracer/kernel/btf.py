@@ -133,6 +133,11 @@ class Btf:
         """The type id of a kernel function. Raises KeyError if it is unknown."""
         return self._find(name, _KIND_FUNCTION)
 
+    def has_function(self, name: str) -> bool:
+        with suppress(KeyError):
+            return self.function_id(name) > 0
+        return False
+
     def _members(self, type_id: int, base_bits: int = 0) -> Iterator[tuple[str, int, int]]:
         """Named members, their offset in bits and type; those of anonymous members included."""
         address = self._address(type_id)

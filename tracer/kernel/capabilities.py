@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+_USER_NAMESPACE = Path("/proc/self/ns/user")
+# PROC_USER_INIT_INO, include/linux/proc_ns.h
+_FIRST_NAMESPACE = 0xEFFFFFFD
 _EFFECTIVE = re.compile(r"^CapEff:\t([0-9a-f]+)$", re.MULTILINE)
 
 
@@ -35,6 +38,10 @@ _PARTS_OF_ADMIN = frozenset(
     }
 )
 
+# What the kernel asks for in the first user namespace, whatever one has in another: capable()
+# where it is not ns_capable().
+_OF_THE_HOST = frozenset({Capability.SYSLOG, Capability.PERFMON, Capability.BPF})
+
 # Without these nothing can be traced.
 TRACING = (Capability.BPF, Capability.PERFMON)
 # Without these /proc does not show what others have open.
@@ -44,11 +51,17 @@ NAMING = (Capability.SYS_PTRACE, Capability.CHECKPOINT_RESTORE)
 
 
 def effective() -> frozenset[Capability]:
-    """What counts now; all that CAP_SYS_ADMIN stands for if that is there."""
+    """What counts now, in this namespace; all that CAP_SYS_ADMIN stands for if that is there."""
     found = _EFFECTIVE.search(_STATUS.read_text())
     bits = int(found.group(1), 16) if found else 0
     held = frozenset(each for each in Capability if bits >> each & 1)
-    return held | _PARTS_OF_ADMIN if Capability.SYS_ADMIN in held else held
+    if Capability.SYS_ADMIN in held:
+        held |= _PARTS_OF_ADMIN
+    return held if _is_in_first_namespace() else held - _OF_THE_HOST
+
+
+def _is_in_first_namespace() -> bool:
+    return _USER_NAMESPACE.stat().st_ino == _FIRST_NAMESPACE
 
 
 def missing(wanted: Iterable[Capability]) -> tuple[Capability, ...]:

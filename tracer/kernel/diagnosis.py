@@ -29,6 +29,7 @@ from tracer.kernel.preflight import (
     need_no_lockdown,
     need_privileges,
     need_reading,
+    need_the_hosts_clock,
 )
 from tracer.kernel.ring import Ring
 from tracer.kernel.stream import open_as_large_as_allowed, pages_per_cpu
@@ -87,6 +88,7 @@ def _after(first: Check, name: str, trial: Callable[[], str], needed: bool = Tru
 
 def _privileges() -> str:
     need_privileges()
+    need_the_hosts_clock()
     return f"uid {os.geteuid()} with {named(TRACING)}"
 
 

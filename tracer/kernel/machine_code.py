@@ -1,4 +1,4 @@
-"""What a call instruction looks like, so far as it tells whether an address was returned to."""
+"""What a call is on each processor, so far as it tells whether an address was returned to."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import platform
 
 # bytes before the address that may belong to the call
 LONGEST_CALL = 7
+# whether a call leaves in a register where to return to
+HAS_LINK_REGISTER = platform.machine() == "aarch64"
 
 
 def ends_in_call(code: bytes, machine: str = platform.machine()) -> bool:

@@ -40,8 +40,11 @@ def mounted_tracefs() -> Path | None:
     """Raises InotraceError if it is mounted where this process may not look."""
     for folder in (TRACEFS, _TRACEFS_IN_DEBUGFS):
         try:
-            if (folder / "events").is_dir():
-                return folder
+            # Path.is_dir() hides, since Python 3.14, that it may not look
+            os.stat(folder / "events")
+            return folder
+        except (FileNotFoundError, NotADirectoryError):
+            continue
         except PermissionError as error:
             if folder == TRACEFS:
                 raise InotraceError(

@@ -37,7 +37,7 @@ def prepare(notice: Callable[[str], None], mode: Mode | None = None) -> None:
     Raises InotraceError with what to do.
     """
     need_privileges()
-    _need_the_hosts_clock()
+    need_the_hosts_clock()
     need_bcc()
     need_bpf()
     need_no_lockdown()
@@ -63,8 +63,12 @@ def need_privileges() -> None:
     raise InotraceError(f"tracing needs {named(lacking)}: start it with sudo")
 
 
-def _need_the_hosts_clock() -> None:
-    """BPF programs read the host's clock: ours has to be the same (time_namespaces(7))."""
+def need_the_hosts_clock() -> None:
+    """
+    Raises InotraceError in a time namespace (time_namespaces(7)).
+
+    BPF programs read the host's clock: ours has to be the same.
+    """
     try:
         offsets = _TIME_OFFSETS.read_text().split()
     except OSError:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from tracer.errors import InotraceError
-from tracer.kernel.btf import compiler_definitions
+from tracer.kernel.btf import compiler_definitions, kernel_btf
 from tracer.kernel.doorbell import WORKER, Doorbell
 from tracer.kernel.hooks import Hook, Mode, hooks
 from tracer.kernel.kallsyms import kernel_symbols
@@ -140,7 +140,8 @@ def bcc_errors(message: str) -> Iterator[None]:
     with _captured_output() as output:
         try:
             yield
-        except InotraceError:
+        except InotraceError as error:
+            error.detail = error.detail or output.text()
             raise
         # BCC raises plain Exception for most failures
         except Exception as error:
@@ -163,19 +164,23 @@ def _attached_in(mode: Mode, scope: Scope) -> Any:
     bpf = _load(scope, mode)
     try:
         with bcc_errors(f"the kernel refuses to attach to the inotify calls ({mode.value})"):
-            for hook in hooks(mode):
-                if hook.needed or _exists(bpf, hook, mode):
-                    _attach(bpf, hook, mode)
+            for hook in _existing(bpf, mode):
+                _attach(bpf, hook, mode)
     except BaseException:
         bpf.cleanup()
         raise
     return bpf
 
 
-def _exists(bpf: Any, hook: Hook, mode: Mode) -> bool:
-    if mode is Mode.TRACEPOINT:
-        return bool(bpf.tracepoint_exists(*hook.target.split(":")))
-    return hook.target in kernel_symbols()
+def _existing(bpf: Any, mode: Mode) -> Iterator[Hook]:
+    """What is needed, and of the rest what this kernel has."""
+    with kernel_btf() as btf:
+        has: dict[Mode, Callable[[str], bool]] = {
+            Mode.FENTRY: btf.has_function,
+            Mode.KPROBE: kernel_symbols().__contains__,
+            Mode.TRACEPOINT: lambda target: bool(bpf.tracepoint_exists(*target.split(":"))),
+        }
+        yield from (hook for hook in hooks(mode) if hook.needed or has[mode](hook.target))
 
 
 def _attach(bpf: Any, hook: Hook, mode: Mode) -> None:

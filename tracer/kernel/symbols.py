@@ -13,7 +13,7 @@ from tracer.core.events import Caller, CallEvent, errno_name
 from tracer.core.stack import Frame, Stack, StackState, is_runtime, is_runtime_module, missing
 from tracer.core.wire import Arrival
 from tracer.kernel.elf import SymbolTable
-from tracer.kernel.machine_code import LONGEST_CALL, ends_in_call
+from tracer.kernel.machine_code import HAS_LINK_REGISTER, LONGEST_CALL, ends_in_call
 from tracer.kernel.maps import FileIdentity, MappedFile, Mappings, Place, file_identity
 
 # Images that are kept at a time, each with one descriptor, and parsed files.
@@ -238,7 +238,7 @@ def _symbolized(image: _Image, addresses: tuple[int, ...], caller: int) -> Stack
             # without this frame the next one would pass for the caller
             return Stack((leaf,), StackState.TRUNCATED, _ENDED)
         frame = image.frame(caller, is_return=True)
-        if is_caller and frame.module is not None and not _same_function(frame, leaf):
+        if is_caller and frame.module is not None and not _is_stale(frame, leaf):
             frames.append(frame)
     for address in rest:
         frame = image.frame(address, is_return=True)
@@ -250,9 +250,9 @@ def _symbolized(image: _Image, addresses: tuple[int, ...], caller: int) -> Stack
     return Stack(tuple(frames), StackState.TRUNCATED, "the frame pointers end here")
 
 
-def _same_function(frame: Frame, leaf: Frame) -> bool:
-    """Then a link register still tells of a call that the function made before."""
-    return leaf.function is not None and frame[:2] == leaf[:2]
+def _is_stale(frame: Frame, leaf: Frame) -> bool:
+    """A link register may still tell of a call that the function itself made before."""
+    return HAS_LINK_REGISTER and leaf.function is not None and frame[:2] == leaf[:2]
 
 
 def _ends_at_root(frames: list[Frame]) -> bool:
