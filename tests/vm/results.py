@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-_TROUBLE = re.compile(r"^.*\b(?:BUG|WARNING):.*$", re.MULTILINE)
+# A general protection fault of a program goes on with "ip:", without a comma or colon.
+_TROUBLE = re.compile(
+    r"^.*(?:\b(?:BUG|WARNING|Oops|refcount_t):|kernel BUG at|general protection fault[,:]"
+    r"|Kernel panic|self-detected stall).*$",
+    re.MULTILINE,
+)
 _MODULES = re.compile(r"^(?:tests\.)?(?:kernel|unit)\.")
 
 
@@ -43,8 +48,9 @@ def read(folder: Path, exit_code: int | None) -> Results:
     return Results(
         exit_code,
         cases_of(junit.read_text()) if junit.exists() else [],
-        # a kernel that did not live long enough for dmesg speaks on its console
-        troubles(_text(folder / "dmesg") or _text(folder / "console")),
+        # dmesg has forgotten what is long ago, the console has only what is grave; a kernel that
+        # died has no dmesg
+        troubles(f"{_text(folder / 'console')}\n{_text(folder / 'dmesg')}"),
         doctor_of(_text(doctor)),
     )
 
@@ -70,8 +76,8 @@ def _test(case: ElementTree.Element) -> JunitCase:
 
 
 def troubles(messages: str) -> list[str]:
-    """What the kernel calls a bug or a warning."""
-    return [line.strip() for line in _TROUBLE.findall(messages)]
+    """What the kernel calls a bug, a warning or its own end; each line once."""
+    return list(dict.fromkeys(line.strip() for line in _TROUBLE.findall(messages)))
 
 
 def doctor_of(text: str) -> dict[str, Any]:
