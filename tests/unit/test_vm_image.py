@@ -48,6 +48,14 @@ def test_what_is_not_released_is_made_again_each_week() -> None:
     assert first == last != after
 
 
+def test_a_release_is_made_again_each_month_for_the_kernel_of_its_point_releases() -> None:
+    days = (date(2026, 1, 1), date(2026, 1, 31), date(2026, 2, 1), date(2027, 1, 1))
+    first, last, *others = (key(_BOOKWORM, _REQUIREMENTS, _RECIPE, day) for day in days)
+
+    assert first == last
+    assert len({first, *others}) == 3
+
+
 def test_only_what_is_not_released_does_not_count() -> None:
     assert [name for name, release in RELEASES.items() if not release.blocks] == ["sid"]
 

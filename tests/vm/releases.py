@@ -15,8 +15,8 @@ class Release(NamedTuple):
 
     def edition(self, today: date) -> str:
         """What stays the same as long as an image of it is not out of date."""
-        # a release changes little; what is not released is tried as it is each week
-        return "" if self.blocks else "{}-{}".format(*today.isocalendar()[:2])
+        # a point release brings another kernel; what is not released is tried as it is each week
+        return f"{today:%Y-%m}" if self.blocks else "{}-{}".format(*today.isocalendar()[:2])
 
 
 RELEASES = {
