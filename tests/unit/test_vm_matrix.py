@@ -127,8 +127,16 @@ def test_what_failed_is_told_with_its_reason() -> None:
 
     assert "sid: FAILED (does not count: it is not released)" in said
     assert f"    {_FAILED.name}: assert 1 == 2" in said
-    assert "    in dmesg: BUG: bad" in said
+    assert "    the kernel: BUG: bad" in said
     assert "    skipped: needs two CPUs (1 test)" in said
+
+
+def test_what_was_not_proved_is_told() -> None:
+    said = report([Outcome(_BOOKWORM, _results(_SKIPPED)._replace(doctor={}))])
+
+    assert "bookworm: FAILED\n" in said
+    assert "    no test passed" in said
+    assert "    doctor said nothing that can be read" in said
 
 
 # --- the command line ---

@@ -51,13 +51,27 @@ def test_every_test_is_read_with_its_outcome_and_first_reason() -> None:
 
 
 def test_a_guest_passed_only_if_all_is_well() -> None:
-    good = Results(0, [JunitCase("a::b", PASSED, 1.0)], [], {})
+    good = Results(0, [JunitCase("a::b", PASSED, 1.0)], [], {"checks": []})
 
     assert good.passed
     assert not good._replace(exit_code=1).passed
     assert not good._replace(exit_code=None).passed
     assert not good._replace(trouble=["BUG: bad"]).passed
-    assert not good._replace(tests=[]).passed
+    assert not good._replace(tests=[JunitCase("a::b", PASSED, 1.0), _RESULTS[1]]).passed
+
+
+def test_a_guest_that_proved_nothing_did_not_pass() -> None:
+    good = Results(0, [JunitCase("a::b", PASSED, 1.0)], [], {"checks": []})
+
+    assert good.flaws == []
+    for bad, flaw in (
+        (good._replace(exit_code=None), "the guest ended without a result"),
+        (good._replace(exit_code=3), "pytest ended with 3"),
+        (good._replace(tests=[]), "no test passed"),
+        (good._replace(tests=[_RESULTS[2]]), "no test passed"),
+        (good._replace(doctor={}), "doctor said nothing that can be read"),
+    ):
+        assert (bad.flaws, bad.passed) == ([flaw], False)
 
 
 # --- the kernel ---
@@ -115,11 +129,12 @@ def test_a_guest_ends_at_an_oops_but_not_at_a_warning() -> None:
 def test_a_folder_with_all_of_it(tmp_path: Path) -> None:
     (tmp_path / "junit.xml").write_text(_JUNIT)
     (tmp_path / "dmesg").write_text("[1.0] WARNING: something\n")
-    (tmp_path / "doctor.json").write_text('{"mode": "fentry"}')
+    (tmp_path / "doctor.json").write_text('{"mode": "fentry", "checks": []}')
     found = read(tmp_path, 1)
 
     assert (found.exit_code, found.tests) == (1, _RESULTS)
-    assert (found.trouble, found.doctor) == (["[1.0] WARNING: something"], {"mode": "fentry"})
+    assert found.trouble == ["[1.0] WARNING: something"]
+    assert found.doctor == {"mode": "fentry", "checks": []}
     assert [found.count(each) for each in (PASSED, FAILED, SKIPPED)] == [1, 2, 1]
 
 
@@ -140,5 +155,9 @@ def test_console_and_dmesg_are_read_both(tmp_path: Path) -> None:
     ]
 
 
-def test_a_doctor_that_failed_says_nothing() -> None:
-    assert doctor_of("") == doctor_of("Traceback") == {}
+@pytest.mark.parametrize(
+    "text",
+    ["", "Traceback", "null", "[]", "1", '{"mode": "x"}', '{"checks": [1]}', '{"checks": [{}]}'],
+)
+def test_a_doctor_that_failed_says_nothing(text: str) -> None:
+    assert doctor_of(text) == {}

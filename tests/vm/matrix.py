@@ -104,9 +104,8 @@ def _said_of(outcome: Outcome) -> list[str]:
         lines += [
             f"    {test.name}: {test.reason}" for test in found.tests if test.outcome == FAILED
         ]
-        lines += [f"    in dmesg: {line}" for line in found.trouble]
-        if found.exit_code and not found.count(FAILED):
-            lines.append(f"    pytest ended with {found.exit_code}")
+        lines += [f"    the kernel: {line}" for line in found.trouble]
+        lines += [f"    {line}" for line in found.flaws]
         lines += [f"    skipped: {reason}" for reason in _skips(found)]
     if not outcome.passed and not outcome.release.blocks:
         lines[0] += " (does not count: it is not released)"

@@ -15,6 +15,7 @@ _TROUBLE = re.compile(
     r"|Kernel panic|self-detected stall).*$",
     re.MULTILINE,
 )
+_DOCTORS_KEYS = {"name", "works", "found"}
 _MODULES = re.compile(r"^(?:tests\.)?(?:kernel|unit)\.")
 
 
@@ -37,7 +38,21 @@ class Results(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        return self.exit_code == 0 and bool(self.tests) and not self.trouble
+        return not (self.flaws or self.trouble or self.count(FAILED))
+
+    @property
+    def flaws(self) -> list[str]:
+        """Why it did not pass, apart from failed tests and the kernel's trouble."""
+        if self.exit_code is None:
+            return ["the guest ended without a result"]
+        found = []
+        if self.exit_code and not self.count(FAILED):
+            found.append(f"pytest ended with {self.exit_code}")
+        if not self.count(PASSED):
+            found.append("no test passed")
+        if not self.doctor:
+            found.append("doctor said nothing that can be read")
+        return found
 
     def count(self, outcome: str) -> int:
         return sum(test.outcome == outcome for test in self.tests)
@@ -81,9 +96,10 @@ def troubles(messages: str) -> list[str]:
 
 
 def doctor_of(text: str) -> dict[str, Any]:
-    """What doctor says; {} where it said nothing."""
+    """What doctor says; {} where it said nothing, or nothing of the kind."""
     try:
-        found: dict[str, Any] = json.loads(text)
-    except ValueError:
+        found = json.loads(text)
+        is_known = all(check.keys() >= _DOCTORS_KEYS for check in found["checks"])
+    except (ValueError, TypeError, LookupError, AttributeError):
         return {}
-    return found
+    return dict(found) if is_known else {}
