@@ -7,7 +7,7 @@ from typing import Any
 import matrix
 import pytest
 from matrix import EXIT_FAILED, EXIT_SKIPPED, Outcome, exit_code, report
-from releases import RELEASES
+from releases import DOORBELL, RELEASES, Release
 from results import FAILED, PASSED, SKIPPED, JunitCase, Results
 from table import FEATURES, Feature, cell, heading, table
 
@@ -31,6 +31,12 @@ def _doctor(mode: str = "fentry", **works: bool | None) -> dict[str, Any]:
 def _results(*tests: JunitCase, **works: bool | None) -> Results:
     code = int(any(test.outcome == FAILED for test in tests))
     return Results(code, list(tests), [], _doctor(**works))
+
+
+def _whole(*tests: JunitCase, **works: bool | None) -> Results:
+    """With all that a release has to have, but for `works`."""
+    names = (name for name in _BOOKWORM.works if name != DOORBELL)
+    return _results(*tests, **{**dict.fromkeys(names, True), **works})
 
 
 _PASSED = JunitCase("test_modes::test_it[fentry-iterator]", PASSED, 1.0)
@@ -96,8 +102,8 @@ def test_the_table_is_markdown() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "code"),
     [
-        ([Outcome(_BOOKWORM, _results(_PASSED))], 0),
-        ([Outcome(_BOOKWORM, _results(_PASSED)), Outcome(_TRIXIE, _results(_FAILED))], EXIT_FAILED),
+        ([Outcome(_BOOKWORM, _whole(_PASSED))], 0),
+        ([Outcome(_BOOKWORM, _whole(_PASSED)), Outcome(_TRIXIE, _results(_FAILED))], EXIT_FAILED),
         ([Outcome(_BOOKWORM, None, "no network", is_skip=True)], EXIT_SKIPPED),
         (
             [
@@ -106,9 +112,9 @@ def test_the_table_is_markdown() -> None:
             ],
             EXIT_FAILED,
         ),
-        ([Outcome(_BOOKWORM, _results(_PASSED)), Outcome(_SID, _results(_FAILED))], 0),
-        ([Outcome(_BOOKWORM, _results(_PASSED)), Outcome(_SID, None, "no image")], 0),
-        ([Outcome(_BOOKWORM, _results(_PASSED)._replace(trouble=["BUG: bad"]))], EXIT_FAILED),
+        ([Outcome(_BOOKWORM, _whole(_PASSED)), Outcome(_SID, _results(_FAILED))], 0),
+        ([Outcome(_BOOKWORM, _whole(_PASSED)), Outcome(_SID, None, "no image")], 0),
+        ([Outcome(_BOOKWORM, _whole(_PASSED)._replace(trouble=["BUG: bad"]))], EXIT_FAILED),
     ],
 )
 def test_the_exit_code_is_that_of_what_counts(outcomes: list[Outcome], code: int) -> None:
@@ -137,6 +143,40 @@ def test_what_was_not_proved_is_told() -> None:
     assert "bookworm: FAILED\n" in said
     assert "    no test passed" in said
     assert "    doctor said nothing that can be read" in said
+
+
+@pytest.mark.parametrize("release", RELEASES.values(), ids=list(RELEASES))
+@pytest.mark.parametrize("name", ["fentry", "kprobe", "tracepoint", "kernel's list", "removals"])
+@pytest.mark.parametrize("works", [False, None])
+def test_what_has_vanished_is_a_failure(release: Release, name: str, works: bool | None) -> None:
+    outcome = Outcome(release, _whole(_PASSED, **{name: works}))
+
+    assert not outcome.passed
+    assert f"    has to work and does not: {name}: " in report([outcome])
+    assert exit_code([outcome]) == (EXIT_FAILED if release.blocks else 0)
+
+
+def test_what_doctor_no_longer_knows_has_vanished() -> None:
+    found = _whole(_PASSED)
+    checks = [check for check in found.doctor["checks"] if check["name"] != "kprobe"]
+    outcome = Outcome(_BOOKWORM, found._replace(doctor={"checks": checks}))
+
+    assert outcome.lacking == ["kprobe: unknown to doctor"]
+
+
+def test_a_doorbell_that_vanished_is_known_by_the_skips_of_its_tests() -> None:
+    skipped = _SKIPPED._replace(reason="no doorbell: its worker is not in /proc/kallsyms")
+    outcome = Outcome(_BOOKWORM, _whole(_PASSED, skipped))
+
+    assert outcome.lacking == [f"doorbell: {skipped.reason}"]
+    assert not outcome.passed
+    assert Outcome(_BOOKWORM, _whole(_PASSED, _SKIPPED)).passed
+
+
+def test_a_release_has_to_have_only_what_it_had() -> None:
+    without = _BOOKWORM._replace(works=("kprobe", "tracepoint"))
+
+    assert Outcome(without, _whole(_PASSED, fentry=False)).passed
 
 
 # --- the command line ---

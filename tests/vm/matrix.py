@@ -40,7 +40,11 @@ class Outcome(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        return self.results is not None and self.results.passed
+        return self.results is not None and self.results.passed and not self.lacking
+
+    @property
+    def lacking(self) -> list[str]:
+        return self.results.lacking(self.release.works) if self.results is not None else []
 
 
 class Matrix:
@@ -100,12 +104,13 @@ def _said_of(outcome: Outcome) -> list[str]:
         verb = "SKIPPED, NOT TESTED" if outcome.is_skip else "FAILED"
         lines = [f"{name}: {verb}: {outcome.problem}"]
     else:
-        lines = [f"{name}: {'passed' if found.passed else 'FAILED'}"]
+        lines = [f"{name}: {'passed' if outcome.passed else 'FAILED'}"]
         lines += [
             f"    {test.name}: {test.reason}" for test in found.tests if test.outcome == FAILED
         ]
         lines += [f"    the kernel: {line}" for line in found.trouble]
         lines += [f"    {line}" for line in found.flaws]
+        lines += [f"    has to work and does not: {line}" for line in outcome.lacking]
         lines += [f"    skipped: {reason}" for reason in _skips(found)]
     if not outcome.passed and not outcome.release.blocks:
         lines[0] += " (does not count: it is not released)"

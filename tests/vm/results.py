@@ -8,6 +8,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from releases import DOORBELL
+
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 # A general protection fault of a program goes on with "ip:", without a comma or colon.
 _TROUBLE = re.compile(
@@ -52,6 +54,23 @@ class Results(NamedTuple):
             found.append("no test passed")
         if not self.doctor:
             found.append("doctor said nothing that can be read")
+        return found
+
+    def lacking(self, expected: tuple[str, ...]) -> list[str]:
+        """What of the `expected` does not work, each with what is known of it."""
+        if not self.doctor:
+            return []
+        checks = {check["name"]: check for check in self.doctor["checks"]}
+        found = [
+            f"{name}: {checks[name]['found']}" if name in checks else f"{name}: unknown to doctor"
+            for name in expected
+            if name != DOORBELL and not (name in checks and checks[name]["works"])
+        ]
+        # only the skips of its tests tell
+        reasons = (test.reason for test in self.tests if test.outcome == SKIPPED)
+        missed = next((each for each in reasons if each.startswith(f"no {DOORBELL}")), None)
+        if DOORBELL in expected and missed:
+            found.append(f"{DOORBELL}: {missed}")
         return found
 
     def count(self, outcome: str) -> int:
