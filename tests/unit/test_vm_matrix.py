@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any, Callable, Optional
 
+import guest
+import image
 import matrix
 import pytest
 from matrix import EXIT_FAILED, EXIT_SKIPPED, Outcome, exit_code, report
@@ -177,6 +184,75 @@ def test_a_release_has_to_have_only_what_it_had() -> None:
     without = _BOOKWORM._replace(works=("kprobe", "tracepoint"))
 
     assert Outcome(without, _whole(_PASSED, fentry=False)).passed
+
+
+# --- a guest that goes wrong ---
+
+# Of an archive for the results and the folder for what the guest says.
+_Boot = Callable[[Path, Path], Optional[int]]
+_GOOD_JUNIT = '<testsuites><testcase classname="a" name="b" time="1" /></testsuites>'
+
+
+@pytest.fixture
+def outcome_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """The outcome of bookworm if its guest does as each of `boots` in turn."""
+    made = image.Image(tmp_path / "cache" / "disk", tmp_path / "cache" / "kernel")
+    made.disk.parent.mkdir()
+    monkeypatch.setattr(image, "prepared", lambda *_: made)
+    monkeypatch.setattr(guest, "pack", lambda *_: None)
+
+    def outcome(*boots: _Boot) -> Outcome:
+        left = iter(boots)
+
+        def boot(made: image.Image, folder: Path, results: Path, timeout_s: float) -> int | None:
+            shutil.rmtree(results, ignore_errors=True)
+            results.mkdir(parents=True)
+            return next(left)(folder / "results", results)
+
+        monkeypatch.setattr(guest, "boot", boot)
+        return matrix.Matrix(made.disk.parent, tmp_path / "kept", [], 1.0).outcome(_BOOKWORM)
+
+    return outcome
+
+
+def _archived(junit: str) -> _Boot:
+    """A guest that ends well, with this junit.xml."""
+
+    def boot(archive: Path, results: Path) -> int:
+        files = {"junit.xml": junit, "doctor.json": json.dumps(_whole().doctor)}
+        with tarfile.open(archive, "w") as tar:
+            for name, text in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                tar.addfile(entry, io.BytesIO(text.encode()))
+        return 0
+
+    return boot
+
+
+def _with_bad_archive(archive: Path, results: Path) -> int:
+    archive.write_bytes(b"no archive" * 1000)
+    return 0
+
+
+def test_a_guest_that_ends_well_passes(outcome_of: Callable[..., Outcome]) -> None:
+    assert outcome_of(_archived(_GOOD_JUNIT)).passed
+
+
+@pytest.mark.parametrize(
+    "boot",
+    [_with_bad_archive, _archived(_GOOD_JUNIT[:40]), _archived("")],
+    ids=["archive", "truncated", "empty"],
+)
+def test_results_that_cannot_be_read_are_a_failure_of_that_release(
+    outcome_of: Callable[..., Outcome], boot: _Boot
+) -> None:
+    bad = outcome_of(boot)
+    said = report([bad, Outcome(_TRIXIE, _whole(_PASSED))])
+
+    assert exit_code([bad]) == EXIT_FAILED
+    assert "bookworm: FAILED: no results: " in said
+    assert "| calls by fentry | works (1 test) |" in said
 
 
 # --- the command line ---

@@ -65,7 +65,12 @@ class Matrix:
             return Outcome(release, None, str(error), is_skip=True)
         except Exception as error:
             return Outcome(release, None, f"no image: {error}")
-        return self._tried(release, made)
+        try:
+            return self._tried(release, made)
+        # of one guest, by which the others' table must not be lost
+        except Exception as error:
+            folder = self._kept / release.suite
+            return Outcome(release, None, f"no results: {error}; see {folder}")
 
     def _tried(self, release: Release, made: image.Image) -> Outcome:
         folder = self._kept / release.suite

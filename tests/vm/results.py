@@ -81,7 +81,7 @@ def read(folder: Path, exit_code: int | None) -> Results:
     junit, doctor = folder / "junit.xml", folder / "doctor.json"
     return Results(
         exit_code,
-        cases_of(junit.read_text()) if junit.exists() else [],
+        cases_of(_text(junit)) if junit.exists() else [],
         # dmesg has forgotten what is long ago, the console has only what is grave; a kernel that
         # died has no dmesg
         troubles(f"{_text(folder / 'console')}\n{_text(folder / 'dmesg')}"),
