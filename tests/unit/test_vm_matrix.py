@@ -255,6 +255,66 @@ def test_results_that_cannot_be_read_are_a_failure_of_that_release(
     assert "| calls by fentry | works (1 test) |" in said
 
 
+def _dead(said: str) -> _Boot:
+    """A guest that never came to its end, with this on its console."""
+
+    def boot(archive: Path, results: Path) -> None:
+        (results / "console").write_text(said)
+
+    return boot
+
+
+_OOPS = "[9.0] Oops: 0002 [#1] SMP\r\n[9.1] Kernel panic - not syncing: Fatal exception\r\n"
+
+
+def test_a_kernel_that_died_is_a_failure_and_not_tried_again(
+    outcome_of: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = outcome_of(_dead(_OOPS), _archived(_GOOD_JUNIT))
+
+    assert exit_code([outcome]) == EXIT_FAILED
+    assert report([outcome]).splitlines() == [
+        "bookworm: FAILED",
+        "    the kernel: [9.0] Oops: 0002 [#1] SMP",
+        "    the kernel: [9.1] Kernel panic - not syncing: Fatal exception",
+        "    the guest ended without a result",
+    ]
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["bookworm"]
+
+
+def test_a_second_try_is_told_and_the_first_kept(
+    outcome_of: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = outcome_of(_dead("SeaBIOS\r\n"), _archived(_GOOD_JUNIT))
+    first = tmp_path / "kept" / "bookworm.first-try"
+
+    assert outcome.passed
+    assert f"bookworm: passed (second try; the first gave no result, see {first})" in report(
+        [outcome]
+    )
+    assert (first / "console").read_bytes() == b"SeaBIOS\r\n"
+
+    again = outcome_of(_archived(_GOOD_JUNIT))
+    assert "second try" not in report([again])
+    assert not first.exists()
+
+
+def test_a_kernel_that_died_in_the_second_try_is_told(outcome_of: Callable[..., Outcome]) -> None:
+    outcome = outcome_of(_dead(""), _dead(_OOPS))
+    said = report([outcome])
+
+    assert exit_code([outcome]) == EXIT_FAILED
+    assert "bookworm: FAILED (second try; " in said and "Oops" in said
+
+
+@pytest.mark.parametrize("second", [_dead(""), _with_bad_archive], ids=["dead", "archive"])
+def test_two_tries_are_all(outcome_of: Callable[..., Outcome], second: _Boot) -> None:
+    outcome = outcome_of(_dead(""), second, _archived(_GOOD_JUNIT))
+
+    assert exit_code([outcome]) == EXIT_FAILED
+    assert "(second try; the first gave no result, see " in report([outcome])
+
+
 # --- the command line ---
 
 
