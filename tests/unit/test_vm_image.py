@@ -48,6 +48,14 @@ def test_what_is_not_released_is_made_again_each_week() -> None:
     assert first == last != after
 
 
+def test_a_release_is_made_again_each_month_for_the_kernel_of_its_point_releases() -> None:
+    days = (date(2026, 1, 1), date(2026, 1, 31), date(2026, 2, 1), date(2027, 1, 1))
+    first, last, *others = (key(_BOOKWORM, _REQUIREMENTS, _RECIPE, day) for day in days)
+
+    assert first == last
+    assert len({first, *others}) == 3
+
+
 def test_only_what_is_not_released_does_not_count() -> None:
     assert [name for name, release in RELEASES.items() if not release.blocks] == ["sid"]
 
@@ -84,16 +92,57 @@ def test_the_partition_begins_after_the_first_mebibyte() -> None:
     [
         "E: Failed to fetch http://mirror/Packages  Could not connect to mirror:80",
         "W: Could not resolve 'mirror'",
-        "ERROR: No matching distribution found for pytest<9,>=8",
-        "E: Unable to locate package mmdebstrap",
+        "E: Failed to fetch http://mirror/Packages  503  Service Unavailable [IP: 192.0.2.1 80]",
+        "WARNING: Retrying (Retry(total=4)) after connection broken by 'ReadTimeoutError(1)': /x/",
     ],
 )
 def test_what_is_out_of_reach_is_told_from_other_failures(line: str) -> None:
     assert host.missed(f"I: running\n  {line}\nE: it failed\n") == line
 
 
-def test_any_other_failure_is_one() -> None:
-    assert host.missed("mkfs.ext4: no space left on device\n") == ""
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mkfs.ext4: no space left on device",
+        "ERROR: No matching distribution found for pytest<9,>=8",
+        "E: Unable to locate package mmdebstrap",
+        "E: Failed to fetch http://mirror/x_1_amd64.deb  404  Not Found [IP: 192.0.2.1 80]",
+    ],
+)
+def test_any_other_failure_is_one(line: str) -> None:
+    assert host.missed(f"{line}\n") == ""
+
+
+def test_a_wrong_name_is_a_failure_unless_the_network_was_missing_too(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    wrong = ["sh", "-c", "echo 'E: Unable to locate package x'; exit 100"]
+    with pytest.raises(host.Failed):
+        host.fetching(wrong, log)
+
+    began = log.stat().st_size
+    host.fetching(["echo", "W: Failed to fetch http://mirror/InRelease  Could not resolve"], log)
+    with pytest.raises(host.Failed):
+        host.fetching(wrong, log)
+    with pytest.raises(host.Unreachable, match="Could not resolve"):
+        host.fetching(wrong, log, since=began)
+
+
+def test_what_the_update_could_not_fetch_explains_the_installation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apt = tmp_path / "apt-get"
+    apt.write_text(
+        "#!/bin/sh\n"
+        '[ "$2" != update ] || { echo "W: Failed to fetch http://mirror/InRelease"; exit 0; }\n'
+        'echo "E: Unable to locate package git"; exit 100\n'
+    )
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(host, "_PACKAGES", {"no-such-tool": "git"})
+    monkeypatch.setattr(host.platform, "machine", lambda: "x86_64")
+
+    with pytest.raises(host.Unreachable, match="InRelease"):
+        host.install_tools(tmp_path / "log")
 
 
 # --- the cache ---

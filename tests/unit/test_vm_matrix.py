@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any, Callable, Optional
 
+import guest
+import image
 import matrix
 import pytest
 from matrix import EXIT_FAILED, EXIT_SKIPPED, Outcome, exit_code, report
-from releases import RELEASES
+from releases import DOORBELL, RELEASES, Release
 from results import FAILED, PASSED, SKIPPED, JunitCase, Results
 from table import FEATURES, Feature, cell, heading, table
 
@@ -31,6 +38,12 @@ def _doctor(mode: str = "fentry", **works: bool | None) -> dict[str, Any]:
 def _results(*tests: JunitCase, **works: bool | None) -> Results:
     code = int(any(test.outcome == FAILED for test in tests))
     return Results(code, list(tests), [], _doctor(**works))
+
+
+def _whole(*tests: JunitCase, **works: bool | None) -> Results:
+    """With all that a release has to have, but for `works`."""
+    names = (name for name in _BOOKWORM.works if name != DOORBELL)
+    return _results(*tests, **{**dict.fromkeys(names, True), **works})
 
 
 _PASSED = JunitCase("test_modes::test_it[fentry-iterator]", PASSED, 1.0)
@@ -96,8 +109,8 @@ def test_the_table_is_markdown() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "code"),
     [
-        ([Outcome(_BOOKWORM, _results(_PASSED))], 0),
-        ([Outcome(_BOOKWORM, _results(_PASSED)), Outcome(_TRIXIE, _results(_FAILED))], EXIT_FAILED),
+        ([Outcome(_BOOKWORM, _whole(_PASSED))], 0),
+        ([Outcome(_BOOKWORM, _whole(_PASSED)), Outcome(_TRIXIE, _results(_FAILED))], EXIT_FAILED),
         ([Outcome(_BOOKWORM, None, "no network", is_skip=True)], EXIT_SKIPPED),
         (
             [
@@ -106,9 +119,9 @@ def test_the_table_is_markdown() -> None:
             ],
             EXIT_FAILED,
         ),
-        ([Outcome(_BOOKWORM, _results(_PASSED)), Outcome(_SID, _results(_FAILED))], 0),
-        ([Outcome(_BOOKWORM, _results(_PASSED)), Outcome(_SID, None, "no image")], 0),
-        ([Outcome(_BOOKWORM, _results(_PASSED)._replace(trouble=["BUG: bad"]))], EXIT_FAILED),
+        ([Outcome(_BOOKWORM, _whole(_PASSED)), Outcome(_SID, _results(_FAILED))], 0),
+        ([Outcome(_BOOKWORM, _whole(_PASSED)), Outcome(_SID, None, "no image")], 0),
+        ([Outcome(_BOOKWORM, _whole(_PASSED)._replace(trouble=["BUG: bad"]))], EXIT_FAILED),
     ],
 )
 def test_the_exit_code_is_that_of_what_counts(outcomes: list[Outcome], code: int) -> None:
@@ -127,8 +140,179 @@ def test_what_failed_is_told_with_its_reason() -> None:
 
     assert "sid: FAILED (does not count: it is not released)" in said
     assert f"    {_FAILED.name}: assert 1 == 2" in said
-    assert "    in dmesg: BUG: bad" in said
+    assert "    the kernel: BUG: bad" in said
     assert "    skipped: needs two CPUs (1 test)" in said
+
+
+def test_what_was_not_proved_is_told() -> None:
+    said = report([Outcome(_BOOKWORM, _results(_SKIPPED)._replace(doctor={}))])
+
+    assert "bookworm: FAILED\n" in said
+    assert "    no test passed" in said
+    assert "    doctor said nothing that can be read" in said
+
+
+@pytest.mark.parametrize("release", RELEASES.values(), ids=list(RELEASES))
+@pytest.mark.parametrize("name", ["fentry", "kprobe", "tracepoint", "kernel's list", "removals"])
+@pytest.mark.parametrize("works", [False, None])
+def test_what_has_vanished_is_a_failure(release: Release, name: str, works: bool | None) -> None:
+    outcome = Outcome(release, _whole(_PASSED, **{name: works}))
+
+    assert not outcome.passed
+    assert f"    has to work and does not: {name}: " in report([outcome])
+    assert exit_code([outcome]) == (EXIT_FAILED if release.blocks else 0)
+
+
+def test_what_doctor_no_longer_knows_has_vanished() -> None:
+    found = _whole(_PASSED)
+    checks = [check for check in found.doctor["checks"] if check["name"] != "kprobe"]
+    outcome = Outcome(_BOOKWORM, found._replace(doctor={"checks": checks}))
+
+    assert outcome.lacking == ["kprobe: unknown to doctor"]
+
+
+def test_a_doorbell_that_vanished_is_known_by_the_skips_of_its_tests() -> None:
+    skipped = _SKIPPED._replace(reason="no doorbell: its worker is not in /proc/kallsyms")
+    outcome = Outcome(_BOOKWORM, _whole(_PASSED, skipped))
+
+    assert outcome.lacking == [f"doorbell: {skipped.reason}"]
+    assert not outcome.passed
+    assert Outcome(_BOOKWORM, _whole(_PASSED, _SKIPPED)).passed
+
+
+def test_a_release_has_to_have_only_what_it_had() -> None:
+    without = _BOOKWORM._replace(works=("kprobe", "tracepoint"))
+
+    assert Outcome(without, _whole(_PASSED, fentry=False)).passed
+
+
+# --- a guest that goes wrong ---
+
+# Of an archive for the results and the folder for what the guest says.
+_Boot = Callable[[Path, Path], Optional[int]]
+_GOOD_JUNIT = '<testsuites><testcase classname="a" name="b" time="1" /></testsuites>'
+
+
+@pytest.fixture
+def outcome_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """The outcome of bookworm if its guest does as each of `boots` in turn."""
+    made = image.Image(tmp_path / "cache" / "disk", tmp_path / "cache" / "kernel")
+    made.disk.parent.mkdir()
+    monkeypatch.setattr(image, "prepared", lambda *_: made)
+    monkeypatch.setattr(guest, "pack", lambda *_: None)
+
+    def outcome(*boots: _Boot) -> Outcome:
+        left = iter(boots)
+
+        def boot(made: image.Image, folder: Path, results: Path, timeout_s: float) -> int | None:
+            shutil.rmtree(results, ignore_errors=True)
+            results.mkdir(parents=True)
+            return next(left)(folder / "results", results)
+
+        monkeypatch.setattr(guest, "boot", boot)
+        return matrix.Matrix(made.disk.parent, tmp_path / "kept", [], 1.0).outcome(_BOOKWORM)
+
+    return outcome
+
+
+def _archived(junit: str) -> _Boot:
+    """A guest that ends well, with this junit.xml."""
+
+    def boot(archive: Path, results: Path) -> int:
+        files = {"junit.xml": junit, "doctor.json": json.dumps(_whole().doctor)}
+        with tarfile.open(archive, "w") as tar:
+            for name, text in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                tar.addfile(entry, io.BytesIO(text.encode()))
+        return 0
+
+    return boot
+
+
+def _with_bad_archive(archive: Path, results: Path) -> int:
+    archive.write_bytes(b"no archive" * 1000)
+    return 0
+
+
+def test_a_guest_that_ends_well_passes(outcome_of: Callable[..., Outcome]) -> None:
+    assert outcome_of(_archived(_GOOD_JUNIT)).passed
+
+
+@pytest.mark.parametrize(
+    "boot",
+    [_with_bad_archive, _archived(_GOOD_JUNIT[:40]), _archived("")],
+    ids=["archive", "truncated", "empty"],
+)
+def test_results_that_cannot_be_read_are_a_failure_of_that_release(
+    outcome_of: Callable[..., Outcome], boot: _Boot
+) -> None:
+    bad = outcome_of(boot)
+    said = report([bad, Outcome(_TRIXIE, _whole(_PASSED))])
+
+    assert exit_code([bad]) == EXIT_FAILED
+    assert "bookworm: FAILED: no results: " in said
+    assert "| calls by fentry | works (1 test) |" in said
+
+
+def _dead(said: str) -> _Boot:
+    """A guest that never came to its end, with this on its console."""
+
+    def boot(archive: Path, results: Path) -> None:
+        (results / "console").write_text(said)
+
+    return boot
+
+
+_OOPS = "[9.0] Oops: 0002 [#1] SMP\r\n[9.1] Kernel panic - not syncing: Fatal exception\r\n"
+
+
+def test_a_kernel_that_died_is_a_failure_and_not_tried_again(
+    outcome_of: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = outcome_of(_dead(_OOPS), _archived(_GOOD_JUNIT))
+
+    assert exit_code([outcome]) == EXIT_FAILED
+    assert report([outcome]).splitlines() == [
+        "bookworm: FAILED",
+        "    the kernel: [9.0] Oops: 0002 [#1] SMP",
+        "    the kernel: [9.1] Kernel panic - not syncing: Fatal exception",
+        "    the guest ended without a result",
+    ]
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["bookworm"]
+
+
+def test_a_second_try_is_told_and_the_first_kept(
+    outcome_of: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    outcome = outcome_of(_dead("SeaBIOS\r\n"), _archived(_GOOD_JUNIT))
+    first = tmp_path / "kept" / "bookworm.first-try"
+
+    assert outcome.passed
+    assert f"bookworm: passed (second try; the first gave no result, see {first})" in report(
+        [outcome]
+    )
+    assert (first / "console").read_bytes() == b"SeaBIOS\r\n"
+
+    again = outcome_of(_archived(_GOOD_JUNIT))
+    assert "second try" not in report([again])
+    assert not first.exists()
+
+
+def test_a_kernel_that_died_in_the_second_try_is_told(outcome_of: Callable[..., Outcome]) -> None:
+    outcome = outcome_of(_dead(""), _dead(_OOPS))
+    said = report([outcome])
+
+    assert exit_code([outcome]) == EXIT_FAILED
+    assert "bookworm: FAILED (second try; " in said and "Oops" in said
+
+
+@pytest.mark.parametrize("second", [_dead(""), _with_bad_archive], ids=["dead", "archive"])
+def test_two_tries_are_all(outcome_of: Callable[..., Outcome], second: _Boot) -> None:
+    outcome = outcome_of(_dead(""), second, _archived(_GOOD_JUNIT))
+
+    assert exit_code([outcome]) == EXIT_FAILED
+    assert "(second try; the first gave no result, see " in report([outcome])
 
 
 # --- the command line ---

@@ -28,7 +28,9 @@ _QEMU = (
 )
 _KERNEL_ARGUMENTS = (
     f"console=ttyS0 quiet panic=-1 root={image.ROOT} rootfstype=ext4 rw rootwait "
-    "mitigations=off nokaslr nowatchdog tsc=reliable no_timer_check"
+    "mitigations=off nokaslr nowatchdog tsc=reliable no_timer_check "
+    # what goes on after an oops proves nothing; a warning is read from dmesg
+    "oops=panic"
 )
 
 

@@ -21,11 +21,12 @@ _PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "git": "git",
 }
-# Of apt, pip and what they call: that something could not be had from where it is.
+# Of apt, pip and what they call: that a server was out of reach, not that it lacks something.
 _UNREACHABLE = re.compile(
-    r"^.*(?:Failed to fetch|Could not (?:resolve|connect)|Unable to (?:connect|locate package)"
-    r"|Temporary failure|Network is unreachable|Failed to establish a new connection"
-    r"|No matching distribution found).*$",
+    r"^.*(?:Failed to fetch(?!.* 4\d\d  ?\w)|Could not (?:resolve|connect)|Unable to connect"
+    r"|Temporary failure|Network is unreachable|No route to host|connection broken by"
+    r"|Failed to establish a new connection"
+    r"|Connection (?:failed|refused|timed out|reset by peer)).*$",
     re.MULTILINE,
 )
 
@@ -64,10 +65,16 @@ def requirements(pyproject: str, name: str) -> list[str]:
     return re.findall(r'"(.*)",$', listed[1], re.MULTILINE) if listed else []
 
 
-def fetching(command: list[str], log: Path, **environment: str) -> None:
-    """Run what needs the network. Raises Unreachable or Failed; `log` has all it said."""
+def fetching(
+    command: list[str], log: Path, *, since: int | None = None, **environment: str
+) -> None:
+    """
+    Run what needs the network. Raises Unreachable or Failed; `log` has all it said.
+
+    If it fails, what `log` has from `since` on tells why; by default, what the command said.
+    """
     with log.open("ab") as output:
-        began = output.tell()
+        began = output.tell() if since is None else since
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
@@ -99,10 +106,15 @@ def install_tools(log: Path) -> None:
     if shutil.which("apt-get") is None:
         raise Unreachable(f"without apt-get, these cannot be installed: {' '.join(packages)}")
     print(f"installing {' '.join(packages)}", flush=True)
+    began = log.stat().st_size if log.exists() else 0
     fetching(["apt-get", "-q", "update"], log)
     install = ["apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=120", "install"]
     fetching(
-        [*install, "--no-install-recommends", *packages], log, DEBIAN_FRONTEND="noninteractive"
+        [*install, "--no-install-recommends", *packages],
+        log,
+        # without a network the update only warns, and then packages are unknown
+        since=began,
+        DEBIAN_FRONTEND="noninteractive",
     )
 
 

@@ -8,8 +8,16 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from releases import DOORBELL
+
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-_TROUBLE = re.compile(r"^.*\b(?:BUG|WARNING):.*$", re.MULTILINE)
+# A general protection fault of a program goes on with "ip:", without a comma or colon.
+_TROUBLE = re.compile(
+    r"^.*(?:\b(?:BUG|WARNING|Oops|refcount_t):|kernel BUG at|general protection fault[,:]"
+    r"|Kernel panic|self-detected stall).*$",
+    re.MULTILINE,
+)
+_DOCTORS_KEYS = {"name", "works", "found"}
 _MODULES = re.compile(r"^(?:tests\.)?(?:kernel|unit)\.")
 
 
@@ -32,7 +40,38 @@ class Results(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        return self.exit_code == 0 and bool(self.tests) and not self.trouble
+        return not (self.flaws or self.trouble or self.count(FAILED))
+
+    @property
+    def flaws(self) -> list[str]:
+        """Why it did not pass, apart from failed tests and the kernel's trouble."""
+        if self.exit_code is None:
+            return ["the guest ended without a result"]
+        found = []
+        if self.exit_code and not self.count(FAILED):
+            found.append(f"pytest ended with {self.exit_code}")
+        if not self.count(PASSED):
+            found.append("no test passed")
+        if not self.doctor:
+            found.append("doctor said nothing that can be read")
+        return found
+
+    def lacking(self, expected: tuple[str, ...]) -> list[str]:
+        """What of the `expected` does not work, each with what is known of it."""
+        if not self.doctor:
+            return []
+        checks = {check["name"]: check for check in self.doctor["checks"]}
+        found = [
+            f"{name}: {checks[name]['found']}" if name in checks else f"{name}: unknown to doctor"
+            for name in expected
+            if name != DOORBELL and not (name in checks and checks[name]["works"])
+        ]
+        # only the skips of its tests tell
+        reasons = (test.reason for test in self.tests if test.outcome == SKIPPED)
+        missed = next((each for each in reasons if each.startswith(f"no {DOORBELL}")), None)
+        if DOORBELL in expected and missed:
+            found.append(f"{DOORBELL}: {missed}")
+        return found
 
     def count(self, outcome: str) -> int:
         return sum(test.outcome == outcome for test in self.tests)
@@ -42,9 +81,10 @@ def read(folder: Path, exit_code: int | None) -> Results:
     junit, doctor = folder / "junit.xml", folder / "doctor.json"
     return Results(
         exit_code,
-        cases_of(junit.read_text()) if junit.exists() else [],
-        # a kernel that did not live long enough for dmesg speaks on its console
-        troubles(_text(folder / "dmesg") or _text(folder / "console")),
+        cases_of(_text(junit)) if junit.exists() else [],
+        # dmesg has forgotten what is long ago, the console has only what is grave; a kernel that
+        # died has no dmesg
+        troubles(f"{_text(folder / 'console')}\n{_text(folder / 'dmesg')}"),
         doctor_of(_text(doctor)),
     )
 
@@ -70,14 +110,15 @@ def _test(case: ElementTree.Element) -> JunitCase:
 
 
 def troubles(messages: str) -> list[str]:
-    """What the kernel calls a bug or a warning."""
-    return [line.strip() for line in _TROUBLE.findall(messages)]
+    """What the kernel calls a bug, a warning or its own end; each line once."""
+    return list(dict.fromkeys(line.strip() for line in _TROUBLE.findall(messages)))
 
 
 def doctor_of(text: str) -> dict[str, Any]:
-    """What doctor says; {} where it said nothing."""
+    """What doctor says; {} where it said nothing, or nothing of the kind."""
     try:
-        found: dict[str, Any] = json.loads(text)
-    except ValueError:
+        found = json.loads(text)
+        is_known = all(check.keys() >= _DOCTORS_KEYS for check in found["checks"])
+    except (ValueError, TypeError, LookupError, AttributeError):
         return {}
-    return found
+    return dict(found) if is_known else {}
