@@ -262,7 +262,6 @@ def test_root_opens_no_fdinfo(
     assert f"/proc/{pid}/fdinfo/{fds['fd']}" in log.read_text().splitlines()
 
 
-@pytest.mark.kernels
 @needs_root
 def test_a_user_namespace_has_its_own_use(start: Start, folders: list[Path]) -> None:
     """GIVEN 7 watches made in a user namespace WHEN listed THEN just those are its use there."""

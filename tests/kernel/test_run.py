@@ -288,7 +288,6 @@ def test_more_than_can_be_walked_at_exit_is_inconclusive(
 # --- who is traced ---
 
 
-@pytest.mark.kernels
 def test_descendants_threads_and_new_images_are_traced(
     run: Callable[..., Run], folders: list[Path]
 ) -> None:

@@ -179,7 +179,6 @@ def _traced(tool: Inotrace) -> set[int]:
     return {process["pid"] for process in tool.report()["processes"]}
 
 
-@pytest.mark.kernels
 def test_a_pid_leaves_out_all_others(
     trace: Callable[..., Inotrace], start_puppet: Callable[..., Puppet], folders: list[Path]
 ) -> None:

@@ -32,7 +32,6 @@ def test_an_added_watch_is_live_until_it_is_removed(puppet: Puppet, folders: lis
     assert instance["opened_by"] is not None
 
 
-@pytest.mark.kernels
 def test_what_was_there_before_stays_and_is_baseline(puppet: Puppet, folders: list[Path]) -> None:
     fd = puppet.ok("init")
     wds = [puppet.ok("add", fd, folder) for folder in folders[:13]]

@@ -44,7 +44,7 @@ FEATURES = (
     ),
     Feature("32-bit callers", r"32_bit", "32-bit callers", lambda _: "comparison, without a stack"),
     Feature("stacks", r"test_symbols::|test_run::|test_events_command::|test_demo::"),
-    Feature("trace, run, events, ls, demo", r"test_(trace|run|events_command|ls|demo)::"),
+    Feature("run, events, ls, demo", r"test_(run|events_command|ls|demo)::"),
     Feature("random work, equal to fdinfo", r"test_fuzz::"),
     Feature("healing of lost calls", r"test_healing::"),
     Feature("counters of each user", r"test_audit::|who_pays|maker_pays"),
