@@ -103,7 +103,6 @@ def test_a_stack_names_the_calling_functions(
     assert rm[0] == "rm_watch" and rm[2:5] == ["remove_watch", "balance_volume", "run"]
 
 
-@pytest.mark.kernels
 def test_json_lines_have_schema_calls_and_summary(
     stream: Callable[..., Inotrace], puppet: Puppet, folders: list[Path]
 ) -> None:

@@ -72,7 +72,6 @@ def _agreed(session: Session, *held: tuple[int, int]) -> Report:
     return report
 
 
-@pytest.mark.kernels
 def test_with_nine_of_ten_calls_refused_the_ledger_is_exact(
     tiny_buffers: None, flooding: list[Puppet], folders: list[Path]
 ) -> None:
