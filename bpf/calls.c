@@ -6,10 +6,11 @@
 
 #define EMFILE		24	/* include/uapi/asm-generic/errno-base.h */
 
-static __always_inline void announce(void *ctx, struct call_event *event)
+static __always_inline void announce(void *ctx, struct call_event *event, u64 task)
 {
 	struct arrival arrival = {
 		.birth = event->birth,
+		.stack = start_of_stack(task),
 		.tgid = event->head.tgid,
 		.exec_id = event->exec_id,
 	};
@@ -82,15 +83,6 @@ static __always_inline void identify_payer(struct call_event *event)
 	event->ino = userns_of(ucounts);
 }
 
-static __always_inline u32 append_stack(void *ctx, struct call_scratch *s, struct entry *entry)
-{
-	s64 bytes = bpf_get_stack(ctx, s->tail, FRAMES_MAX * 8, BPF_F_USER_STACK);
-
-	s->event.caller = return_address(entry);
-	s->event.stack_bytes = bytes;
-	return bytes > 0 ? bytes : 0;
-}
-
 static __always_inline u32 append_path(struct call_scratch *s, u32 used, u64 path)
 {
 	s64 bytes = bpf_probe_read_user_str(&s->tail[used & 0x3ff], PATH_BYTES_MAX,
@@ -139,7 +131,8 @@ static __always_inline void tell_call(void *ctx, struct call_scratch *s, u32 op,
 	}
 	event->stack_bytes = 0;
 	event->path_bytes = 0;
-	event->caller = 0;
+	event->walk_end = WALK_OUTERMOST;
+	event->guessed = 0;
 	event->inode = 0;
 	event->ino = 0;
 	event->dev = 0;
@@ -148,7 +141,7 @@ static __always_inline void tell_call(void *ctx, struct call_scratch *s, u32 op,
 	if (!wanted)
 		return;
 	describe_caller(event, task);
-	announce(ctx, event);
+	announce(ctx, event, task);
 	if (op == OP_ADD && event->group && event->ret > 0)
 		identify_target(event);
 	else if (op == OP_INIT && event->group)

@@ -205,6 +205,12 @@ static __always_inline u64 birth_of(u64 task)
 			OFF_TASK_STRUCT_START_BOOTTIME);
 }
 
+/* random with each exec, and /proc/PID/stat tells it too */
+static __always_inline u64 start_of_stack(u64 task)
+{
+	return read_u64(read_u64(task + OFF_TASK_STRUCT_MM) + OFF_MM_STRUCT_START_STACK);
+}
+
 /* what a mark is on: 0 if its inode is going away right now */
 static __always_inline u64 inode_of_mark(u64 mark)
 {

@@ -10,9 +10,11 @@ struct entry {
 	u64 first;
 	u64 second;
 	u64 third;
+	u64 pc;
 	u64 sp;
-	u64 link;	/* where the caller's function returns to, if a register tells it */
-	u32 word;	/* bytes of a return address on the caller's stack */
+	u64 fp;
+	u64 link;	/* where the function returns to, if a register tells it */
+	bool is_32bit;	/* the program, not just the call */
 };
 
 #ifdef BPF_FUNC_TASK_PT_REGS
@@ -73,9 +75,11 @@ static __always_inline void read_entry(struct entry *entry)
 
 	read_registers(&regs);
 	entry->number = (u32)regs.orig_ax & ~X32_SYSCALL_BIT;
+	entry->pc = regs.ip;
 	entry->sp = regs.sp;
+	entry->fp = regs.bp;
 	entry->link = 0;
-	entry->word = regs.cs == USER32_CS ? 4 : 8;
+	entry->is_32bit = regs.cs == USER32_CS;
 	if (is_compat(entry->number)) {
 		entry->first = (u32)regs.bx;
 		entry->second = (u32)regs.cx;
@@ -86,6 +90,31 @@ static __always_inline void read_entry(struct entry *entry)
 		entry->third = regs.dx;
 	}
 }
+
+/* System V ABI, AMD64 supplement, figure 3.36: the numbers of registers in DWARF */
+static __always_inline void number_registers(u64 *to, struct pt_regs *from)
+{
+	to[0] = from->ax;
+	to[1] = from->dx;
+	to[2] = from->cx;
+	to[3] = from->bx;
+	to[4] = from->si;
+	to[5] = from->di;
+	to[6] = from->bp;
+	to[7] = from->sp;
+	to[8] = from->r8;
+	to[9] = from->r9;
+	to[10] = from->r10;
+	to[11] = from->r11;
+	to[12] = from->r12;
+	to[13] = from->r13;
+	to[14] = from->r14;
+	to[15] = from->r15;
+	to[16] = from->ip;
+}
+
+/* an address of code, without what may be signed into it */
+#define CODE_ADDRESS(word)	(word)
 
 #elif defined(__aarch64__)
 
@@ -102,11 +131,10 @@ static __always_inline void read_entry(struct entry *entry)
 
 /* arch/arm64/include/asm/ptrace.h */
 #define PSR_MODE32		0x10
-#define COMPAT_SP		13
-#define COMPAT_LR		14
+#define FP			29
 #define LR			30
 /* where code of programs is; above may be the signature of a pointer */
-#define USER_ADDRESS		((1ULL << 48) - 1)
+#define CODE_ADDRESS(word)	((word) & ((1ULL << 48) - 1))
 
 static __always_inline void read_entry(struct entry *entry)
 {
@@ -118,14 +146,23 @@ static __always_inline void read_entry(struct entry *entry)
 	entry->first = regs.orig_x0;
 	entry->second = regs.regs[1];
 	entry->third = regs.regs[2];
-	entry->word = 0;
-	if (regs.pstate & PSR_MODE32) {
-		entry->sp = regs.regs[COMPAT_SP];
-		entry->link = regs.regs[COMPAT_LR];
-	} else {
-		entry->sp = regs.sp;
-		entry->link = regs.regs[LR] & USER_ADDRESS;
-	}
+	entry->pc = regs.pc;
+	entry->sp = regs.sp;
+	entry->fp = regs.regs[FP];
+	entry->link = CODE_ADDRESS(regs.regs[LR]);
+	entry->is_32bit = regs.pstate & PSR_MODE32;
+}
+
+/* DWARF for the Arm 64-bit Architecture, 4.1: the numbers of registers, and 32 for the pc */
+static __always_inline void number_registers(u64 *to, struct pt_regs *from)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < 31; i++)
+		to[i] = from->regs[i];
+	to[31] = from->sp;
+	to[32] = from->pc;
 }
 
 #else
@@ -149,14 +186,4 @@ static __always_inline u32 op_of(u64 number)
 static __always_inline bool has_flags(u64 number)
 {
 	return number == NR_INIT1 || number == NR_COMPAT_INIT1;
-}
-
-/* where the function that made the call returns to */
-static __always_inline u64 return_address(struct entry *entry)
-{
-	u64 address = entry->link;
-
-	if (entry->word)
-		bpf_probe_read_user(&address, sizeof(address), (void *)entry->sp);
-	return entry->word == 4 ? (u32)address : address;
 }

@@ -73,6 +73,12 @@ static __always_inline bool was_walked(struct spilled *add)
 	return at && add->event.head.ts < *at + CALL_TAKES_NS;
 }
 
+/* whether its frames are only the beginning of its stack, and may be of another one as well */
+static __always_inline bool is_unfinished(struct spilled *call)
+{
+	return call->event.walk_end == WALK_NO_ROW || call->event.walk_end == WALK_KEPT;
+}
+
 /* of an instance from before the trace: what it has by now may be known, what comes is news */
 static __always_inline void begin_telling(struct spill_key *key)
 {
@@ -114,10 +120,13 @@ static __always_inline void tally(struct spilled *call, u32 which, u32 records)
 		key.ret = call->event.ret;
 	}
 	known = tallies.lookup(&key);
-	if (known)
+	if (known) {
 		__sync_fetch_and_add(&known->times, 1);
-	else if (tallies.update(&key, call))
+		forget_copy(&call->event);
+	} else if (tallies.update(&key, call)) {
 		count_many(UNHEALED, records);
+		forget_copy(&call->event);
+	}
 }
 
 static __always_inline bool is_pair(struct spill_key *add)
@@ -126,7 +135,7 @@ static __always_inline bool is_pair(struct spill_key *add)
 	struct spilled *copy;
 	int zero = 0;
 
-	if (!known || !is_untold(add) || was_walked(known))
+	if (!known || !is_untold(add) || was_walked(known) || is_unfinished(known))
 		return false;
 	copy = spill_scratch.lookup(&zero);
 	if (!copy)
@@ -166,8 +175,10 @@ static __always_inline void spill(struct call_scratch *s)
 	}
 	key.op = event->head.op;
 	begin_telling(&key);
-	if (spilled.update(&key, call))
+	if (spilled.update(&key, call)) {
 		count(UNHEALED);
+		forget_copy(&call->event);
+	}
 }
 
 static __always_inline void submit_call(void *ctx, struct call_scratch *s, u32 used)

@@ -28,6 +28,7 @@ enum op {
 	OP_LAST = 4,	/* an instance as its holder ends: last_event */
 	OP_GONE = 5,	/* a watch went by itself: gone_event */
 	OP_CLOSED = 6,	/* an instance went, and its watches: closed_event */
+	OP_COPY = 7,	/* what a call's stack looked like: stack_copy */
 };
 
 /* what every record starts with */
@@ -44,13 +45,103 @@ enum exhausted {
 	EXHAUSTED_DESCRIPTORS = 2,	/* of the process */
 };
 
+/* why a walk over the frames of a stack went no further */
+enum walk_end {
+	WALK_OUTERMOST = 0,	/* there are no more */
+	WALK_NO_ROW = 1,	/* user space has to say how to leave the last frame */
+	WALK_UNREADABLE = 2,	/* what should be on the stack is not in memory */
+	WALK_BACKWARD = 3,	/* the caller's frame would lie below the callee's */
+	WALK_TOO_DEEP = 4,	/* more than FRAMES_MAX */
+	WALK_COMPAT = 5,	/* a 32-bit program: only where it called is known */
+	WALK_KEPT = 6,		/* as WALK_NO_ROW, but the copy did not fit its buffer: kept_copy */
+	WALK_UNKNOWN = 7,	/* nothing tells how to leave the last frame */
+};
+
+/* what a value in struct unwind_row is measured from */
+enum unwind_from {
+	FROM_NOTHING = 0,	/* cfa: there is no caller; fp: the register has kept its value */
+	FROM_SP = 1,
+	FROM_FP = 2,
+	FROM_CFA = 3,
+	FROM_LINK = 4,		/* the return address is in the link register */
+	FROM_REGISTERS = 5,	/* cfa: takes more than this struct can say */
+	FROM_UNKNOWN = 6,	/* cfa: user space does not know either */
+};
+
+enum unwind_flags {
+	UNWIND_CFA_IN_MEMORY = 1,	/* the CFA is the word there */
+	UNWIND_SIGNAL = 2,		/* the caller was interrupted, it did not call */
+	UNWIND_GUESSED = 4,
+	UNWIND_OTHER_STACK = 8,		/* the caller's frame may lie anywhere */
+};
+
+/*
+ * How to leave the frame at a pc: the canonical frame address (CFA) is the
+ * caller's stack pointer, and the other two lie where this says.
+ */
+struct unwind_row {
+	__s32 cfa_offset;
+	__s32 ra_offset;	/* of the return address */
+	__s32 fp_offset;	/* of the caller's frame pointer */
+	__u8 cfa_from;		/* enum unwind_from, three times */
+	__u8 ra_from;
+	__u8 fp_from;
+	__u8 flags;		/* enum unwind_flags */
+};
+
+/* the highest bit of a pc at which code was interrupted: the instruction there, not the
+ * call before it, says which row applies */
+#define EXACT_PC	(1ULL << 63)
+
+/* one pc of one program image in one process */
+struct unwind_key {
+	__u64 pc;
+	__u64 birth;
+	__u32 tgid;
+	__u32 exec_id;
+};
+
+#define COPY_PAGES	15	/* a record of so many is just below what perf can carry */
+#define REGISTERS	33	/* of aarch64, the larger of both */
+
+/* what user space needs to find the missing rows; comes before the call_event of the same
+ * thread and time */
+struct stack_copy {
+	struct record_head head;
+	__u64 birth;
+	__u32 exec_id;
+	__u32 tid;
+	__u64 pc;		/* of the frame that has no row */
+	__u64 sp;
+	__u64 fp;
+	__u64 base;		/* the address that the copy begins with */
+	__u64 stack;		/* as in struct arrival */
+	__u32 frames;		/* walked before that one */
+	__u32 bytes;		/* of the copy, which follows */
+	__u64 registers[REGISTERS];	/* of the call, numbered as in DWARF */
+};
+
+/* of which call a copy is, that was refused */
+struct kept_key {
+	__u64 ts;
+	__u32 tid;
+	__u32 unused;
+};
+
+#define KEPT_BYTES	8192
+
+struct kept_copy {
+	struct stack_copy copy;	/* may tell of more bytes than fit */
+	__u8 content[KEPT_BYTES];
+};
+
 /* one finished call: first what differs from call to call, then who called from
  * where, which a flood repeats and user space looks up as a whole */
 struct call_event {
 	struct record_head head;
 	__s32 ret;		/* what the call returned */
 	__u32 arg;		/* flags, mask or wd */
-	__s32 stack_bytes;	/* of frames in the tail, or -errno */
+	__s32 stack_bytes;	/* of frames in the tail */
 	__s32 path_bytes;	/* of path in the tail, NUL included, or -errno */
 	/* of OP_ADD: what a new watch is on, zeros: not known; of OP_INIT: who is charged */
 	__u64 inode;		/* its address */
@@ -60,7 +151,8 @@ struct call_event {
 	__u64 group;		/* fsnotify_group behind fd, 0: fd is no instance */
 	__u64 gen;		/* when that group was made, 0: before tracing */
 	__u64 birth;		/* start_boottime of the process, ns */
-	__u64 caller;		/* word at the user stack pointer */
+	__u32 walk_end;		/* enum walk_end */
+	__u32 guessed;		/* a row on the way was */
 	__u32 exec_id;		/* grows with every exec of the process */
 	__u32 tid;
 	__u32 uid;
@@ -199,9 +291,10 @@ struct walk_control {
 	__u32 fd;		/* of that process, where to look on from */
 };
 
-/* wakes the reader once for each program image that uses inotify */
+/* wakes the reader once for each program image that uses inotify, and, all zeros, for a copy */
 struct arrival {
 	__u64 birth;
+	__u64 stack;		/* where its stack begins: tells the image from that of an exec */
 	__u32 tgid;
 	__u32 exec_id;
 };

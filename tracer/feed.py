@@ -19,6 +19,7 @@ from tracer.kernel.kallsyms import kernel_symbols
 from tracer.kernel.probe import Probe, Scope
 from tracer.kernel.ring import records
 from tracer.kernel.spill import Spill
+from tracer.kernel.stack_walk import StackWalk
 from tracer.kernel.stream import Stream
 from tracer.stacks.resolver import StackResolver
 from tracer.targets.processes import ProcessTable
@@ -58,7 +59,8 @@ class Feed:
         self.probe = Probe(scope, mode)
         try:
             self._spill = Spill(self.probe.bpf)
-            self._stream = Stream(self.probe, self._meet)
+            stacks.begin(StackWalk(self.probe.bpf))
+            self._stream = Stream(self.probe, self._meet, stacks.learn, stacks.tidy)
         except BaseException:
             self.probe.close()
             raise

@@ -28,8 +28,8 @@ from recount import assert_counts_add_up
 from tracer.core.report import Report
 from tracer.errors import InotraceError
 from tracer.kernel.hooks import Mode
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
+from tracer.stacks.collector import Stacks
 from tracer.stacks.resolver import NoStacks, StackResolver
 from tracer.views.json_report import report_object
 
@@ -78,7 +78,7 @@ def tracing(
 
     `truth` "fdinfo" is as if the kernel refused the iterator.
     """
-    resolver: StackResolver = BccStacks() if stacks else NoStacks()
+    resolver: StackResolver = Stacks() if stacks else NoStacks()
     filter_ = Filter(frozenset(pids), name=name)
     with refusing_iterator() if truth == "fdinfo" else nullcontext():
         session = Session(filter_, resolver, older_s=0.0, mode=mode)

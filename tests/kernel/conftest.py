@@ -29,8 +29,7 @@ from tracer.kernel.hooks import Mode
 from tracer.session import Session
 
 _WORKLOADS = Path(__file__).with_name("workloads")
-# inotrace reads stacks by frame pointers
-_FLAGS = ("-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread")
+_FLAGS = ("-O1", "-fno-optimize-sibling-calls", "-pthread")
 
 
 def pytest_configure() -> None:
@@ -78,10 +77,10 @@ def puppet_program(root: None, tmp_path_factory: pytest.TempPathFactory) -> Path
     return compiled("puppet", tmp_path_factory.mktemp("workloads") / "puppet")
 
 
-def compiled(workload: str, program: Path) -> Path:
+def compiled(workload: str, program: Path, *flags: str) -> Path:
     """Make a program of workloads/`workload`.c."""
     source = _WORKLOADS / f"{workload}.c"
-    subprocess.run(["gcc", *_FLAGS, "-o", program, source], check=True)
+    subprocess.run(["gcc", *(flags or _FLAGS), "-o", program, source], check=True)
     return program
 
 

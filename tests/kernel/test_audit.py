@@ -8,8 +8,8 @@ import pytest
 from harness import Puppet, process_of, removed
 
 from tracer.kernel.btf import compiler_definitions
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
+from tracer.stacks.collector import Stacks
 from tracer.views.json_report import report_object
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -25,7 +25,7 @@ def stranger(puppet: Puppet) -> Puppet:
 
 
 def test_counters_that_agree_are_not_spoken_of(stranger: Puppet, watchable: list[Path]) -> None:
-    with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
+    with Session(Filter(frozenset({stranger.pid})), Stacks(), older_s=0.0) as session:
         fd = stranger.ok("init")
         stranger.ok("add", fd, watchable[0])
         report = report_object(session.finish())
@@ -50,7 +50,7 @@ def test_an_instance_in_a_socket_is_not_taken_for_closed(
     stranger: Puppet, watchable: list[Path]
 ) -> None:
     """GIVEN an instance in flight WHEN judged THEN it lives, and the counters are spoken of."""
-    with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
+    with Session(Filter(frozenset({stranger.pid})), Stacks(), older_s=0.0) as session:
         here, there = divmod(stranger.ok("socketpair"), 1000)
         fd = stranger.ok("init")
         for folder in watchable[:2]:
@@ -83,7 +83,7 @@ def test_an_instance_in_a_socket_is_not_taken_for_closed(
 def test_an_instance_that_fell_out_of_its_socket_is_closed(
     stranger: Puppet, watchable: list[Path]
 ) -> None:
-    with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
+    with Session(Filter(frozenset({stranger.pid})), Stacks(), older_s=0.0) as session:
         here, there = divmod(stranger.ok("socketpair"), 1000)
         fd = stranger.ok("init")
         stranger.ok("add", fd, watchable[0])
@@ -106,7 +106,7 @@ def test_an_instance_from_before_the_trace_may_be_in_a_socket_too(
     for folder in watchable[:2]:
         stranger.ok("add", fd, folder)
     here, there = divmod(stranger.ok("socketpair"), 1000)
-    with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
+    with Session(Filter(frozenset({stranger.pid})), Stacks(), older_s=0.0) as session:
         stranger.ok("send", here, fd)
         stranger.ok("close", fd)
         in_flight = report_object(session.finish())
@@ -124,7 +124,7 @@ def test_two_that_could_be_the_one_in_the_socket_are_in_doubt(
     stranger: Puppet, watchable: list[Path]
 ) -> None:
     """GIVEN two instances with two watches WHEN one is closed, one in flight THEN inconclusive."""
-    with Session(Filter(frozenset({stranger.pid})), BccStacks(), older_s=0.0) as session:
+    with Session(Filter(frozenset({stranger.pid})), Stacks(), older_s=0.0) as session:
         here, there = divmod(stranger.ok("socketpair"), 1000)
         for folders in (watchable[:2], watchable[2:4]):
             fd = stranger.ok("init")

@@ -13,8 +13,8 @@ from harness import Puppet, environment, kernel_watches_of, ledger_watches, remo
 
 from tracer.core.accounts import Origin
 from tracer.kernel import probe
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
+from tracer.stacks.collector import Stacks
 from tracer.views.json_report import report_object
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -36,7 +36,7 @@ def test_an_instance_whose_generation_was_forgotten_is_still_known(
     """GIVEN an idle instance WHEN many more are opened THEN it is neither closed nor unseen."""
     shrink("GENERATION_ENTRIES=16")
     puppet.ok("become", _UID)
-    with Session(Filter(frozenset({puppet.pid})), BccStacks(), older_s=0.0) as session:
+    with Session(Filter(frozenset({puppet.pid})), Stacks(), older_s=0.0) as session:
         idle = puppet.ok("init")
         for folder in watchable[:5]:
             puppet.ok("leak", idle, folder)
@@ -57,7 +57,7 @@ def test_an_instance_whose_generation_was_forgotten_is_still_known(
 
 def test_a_descendant_too_many_is_told(puppet: Puppet, folders: list[Path], shrink: Shrink) -> None:
     shrink("SCOPE_ENTRIES=2")
-    with Session(Filter(), BccStacks(), older_s=0.0, descendants_of=puppet.pid) as session:
+    with Session(Filter(), Stacks(), older_s=0.0, descendants_of=puppet.pid) as session:
         puppet.ok("fork")
         puppet.ok("fork")
         fd = puppet.ok("init")

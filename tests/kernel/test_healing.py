@@ -23,13 +23,16 @@ from tracer import feed
 from tracer.core.report import Report
 from tracer.core.verdict import Verdict
 from tracer.kernel import probe, stream
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
+from tracer.stacks.collector import Stacks
 from tracer.views.json_report import report_object
 
 pytestmark = pytest.mark.usefixtures("root")
 
+_TOO_MANY = "too many calls from new places at once to look at each"
 _PAIRS = 30_000
+# the first tells of the places that add, which the second finds known
+_LEARNING_PAIRS = 2
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ def flooding(start_puppet: Callable[..., Puppet], tmp_path: Path) -> Iterator[li
 
 def _traced(*puppets: Puppet) -> Session:
     pids = frozenset(puppet.pid for puppet in puppets)
-    return Session(Filter(pids), BccStacks(), older_s=0.0)
+    return Session(Filter(pids), Stacks(), older_s=0.0)
 
 
 def _until_answered(session: Session, puppet: Puppet) -> int:
@@ -72,12 +75,21 @@ def _agreed(session: Session, *held: tuple[int, int]) -> Report:
     return report
 
 
+def _learn_places(session: Session, puppet: Puppet, fd: int, folder: Path) -> None:
+    """Let the walk over stacks know where a flood calls from, before it comes."""
+    for _ in range(_LEARNING_PAIRS):
+        puppet.ok("flood", fd, folder, 1)
+        session.finish()
+
+
 def test_with_nine_of_ten_calls_refused_the_ledger_is_exact(
     tiny_buffers: None, flooding: list[Puppet], folders: list[Path]
 ) -> None:
     """GIVEN leaks amid two floods WHEN the buffers refuse most calls THEN none is missing."""
     with _traced(*flooding) as session:
         fds = [puppet.ok("init") for puppet in flooding]
+        for puppet, fd in zip(flooding, fds):
+            _learn_places(session, puppet, fd, folders[22])
         for puppet, fd, own in zip(flooding, fds, (folders[:11], folders[11:22])):
             for folder in own[:5]:
                 puppet.tell("leak", fd, folder)
@@ -92,18 +104,41 @@ def test_with_nine_of_ten_calls_refused_the_ledger_is_exact(
     trace = report.trace
     assert trace.lost > 0.9 * 4 * _PAIRS
     assert trace.healed == trace.lost and report.conclusive
-    assert (trace.added, trace.updated, trace.failed) == (2 * _PAIRS + 22, 0, 0)
+    pairs = _PAIRS + _LEARNING_PAIRS
+    assert (trace.added, trace.updated, trace.failed) == (2 * pairs + 22, 0, 0)
     shown = report_object(report)
-    assert shown["trace"]["removed_by_cause"] == removed(rm_watch=2 * _PAIRS)
+    assert shown["trace"]["removed_by_cause"] == removed(rm_watch=2 * pairs)
     flood = site_of(shown, "balance_volume")
-    assert (flood["added"], flood["removed"]) == (2 * _PAIRS, removed(rm_watch=2 * _PAIRS))
+    assert (flood["added"], flood["removed"]) == (2 * pairs, removed(rm_watch=2 * pairs))
     for puppet in flooding:
         process = process_of(shown, puppet.pid)
-        assert (process["added"], process["removed"]) == (_PAIRS + 11, removed(rm_watch=_PAIRS))
+        assert (process["added"], process["removed"]) == (pairs + 11, removed(rm_watch=pairs))
     leak = site_of(shown, "leak_secret")
     assert (leak["live"], leak["added"], leak["removed"]) == (22, 22, removed())
     assert sorted(target["path"] for target in leak["targets"]) == sorted(map(str, folders[:22]))
     assert all(instance["opened_by"] for instance in shown["instances"])
+
+
+def test_a_flood_from_places_never_seen_is_whole_and_no_stack_is_wrong(
+    tiny_buffers: None, flooding: list[Puppet], folders: list[Path]
+) -> None:
+    """GIVEN two floods WHEN rows are learned while they run THEN stacks may be cut, and say so."""
+    with _traced(*flooding) as session:
+        fds = [puppet.ok("init") for puppet in flooding]
+        for puppet, fd in zip(flooding, fds):
+            puppet.tell("flood", fd, folders[22], _PAIRS)
+        for puppet in flooding:
+            assert _until_answered(session, puppet) == _PAIRS
+        report = _agreed(session, *((p.pid, fd) for p, fd in zip(flooding, fds)))
+
+    sites = [site for site in report_object(report)["sites"] if site["added"]]
+    assert sum(site["added"] for site in sites) == report.trace.added == 2 * _PAIRS
+    (whole,) = (site for site in sites if site["stack"] == "complete")
+    names = [frame["function"] for frame in whole["frames"]]
+    for cut in sites:
+        shown = [frame["function"] for frame in cut["frames"]]
+        assert shown == names[: len(shown)]
+        assert cut is whole or (cut["stack"], cut["stack_reason"]) == ("truncated", _TOO_MANY)
 
 
 def test_a_refused_call_is_told_all_the_same(

@@ -14,8 +14,8 @@ from tracer.core.report import Report
 from tracer.errors import InotraceError
 from tracer.kernel import stream
 from tracer.kernel.ring import Ring
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
+from tracer.stacks.collector import Stacks
 from tracer.views.json_report import report_object
 
 pytestmark = pytest.mark.usefixtures("root")
@@ -50,7 +50,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 def _traced(puppet: Puppet, cpu: int) -> Session:
     os.sched_setaffinity(puppet.pid, {cpu})
-    return Session(Filter(frozenset({puppet.pid})), BccStacks(), older_s=0.0)
+    return Session(Filter(frozenset({puppet.pid})), Stacks(), older_s=0.0)
 
 
 def _all_were_told(session: Session, puppet: Puppet, fd: int) -> Report:
@@ -164,7 +164,7 @@ def test_a_cpu_whose_second_buffer_is_refused_keeps_none(
 
     monkeypatch.setattr(stream, "Ring", open_the_large_one)
     machine.online = {machine.first}
-    with Session(Filter(), BccStacks(), older_s=0.0, descendants_of=puppet.pid):
+    with Session(Filter(), Stacks(), older_s=0.0, descendants_of=puppet.pid):
         before = _perf_events()
         machine.online = {machine.first, machine.second}
         until(lambda: tries > 2, "another try")

@@ -18,8 +18,8 @@ from tracer.core.accounts import Cause
 from tracer.kernel import probe
 from tracer.kernel.hooks import Mode
 from tracer.kernel.probe import Probe, Scope
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
+from tracer.stacks.collector import Stacks
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -167,7 +167,7 @@ def test_a_call_by_who_is_not_traced_is_a_removal(
 @pytest.fixture
 def with_doorbell(puppet: Puppet, patient: None) -> Iterator[Session]:
     filter_ = Filter(frozenset({puppet.pid}))
-    with Session(filter_, BccStacks(), older_s=0.0, mode=Mode.TRACEPOINT) as session:
+    with Session(filter_, Stacks(), older_s=0.0, mode=Mode.TRACEPOINT) as session:
         _needs_doorbell(session)
         yield session
 

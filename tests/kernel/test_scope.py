@@ -10,8 +10,8 @@ from typing import Callable
 import pytest
 from harness import Inotrace, Puppet, kernel_watches, ledger_watches
 
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
+from tracer.stacks.collector import Stacks
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -35,7 +35,7 @@ def test_watches_stay_when_their_holder_no_longer_matches_the_filter(
     puppet: Puppet, folders: list[Path]
 ) -> None:
     """GIVEN -u root WHEN the process becomes another user THEN its watches are still live."""
-    with Session(Filter(uid=0, name=b"puppet"), BccStacks(), older_s=0.0) as session:
+    with Session(Filter(uid=0, name=b"puppet"), Stacks(), older_s=0.0) as session:
         fd = puppet.ok("init")
         for folder in folders:
             puppet.ok("add", fd, folder)

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tracer.core.accounts import Cause
 from tracer.core.events import (
+    NO_STACK,
     Caller,
     CallEvent,
     ClosedEvent,
@@ -22,7 +23,7 @@ from tracer.core.events import (
     LastEvent,
     Op,
     Process,
-    RawStack,
+    StackCopy,
 )
 from tracer.core.report import (
     AuditRow,
@@ -51,7 +52,7 @@ from tracer.core.walk import (
     WalkedInstance,
     WatchRows,
 )
-from tracer.core.wire import CALL, CLOSED, GONE, LAST, WATCH_ROW, WatchRow
+from tracer.core.wire import CALL, CLOSED, COPY, EXACT_PC, GONE, LAST, WATCH_ROW, WatchRow
 
 # a busy machine must not fail a test that is only slow
 settings.register_profile("unit", deadline=None)
@@ -87,7 +88,7 @@ def call(op: Op, ts: int, **changes: Any) -> CallEvent:
         uid=0,
         fd=3,
         comm=b"agent",
-        stack=RawStack(b"", 0, 0),
+        stack=NO_STACK,
     )
     of_caller = {name: changes.pop(name) for name in Caller._fields if name in changes}
     event = CallEvent(ts=ts, caller=caller._replace(**of_caller), ret=0, arg=0, path=None)
@@ -142,7 +143,7 @@ def call_record(event: CallEvent, padding: int = 0) -> bytes:
         event.ts,
         event.ret,
         event.arg,
-        stack.error or len(stack.frames),
+        len(stack.frames),
         len(path),
         event.inode,
         event.ino,
@@ -150,7 +151,8 @@ def call_record(event: CallEvent, padding: int = 0) -> bytes:
         event.detail,
         *caller.instance,
         caller.process.birth,
-        stack.caller,
+        stack.end,
+        stack.guessed,
         caller.exec_id,
         caller.tid,
         caller.uid,
@@ -158,6 +160,28 @@ def call_record(event: CallEvent, padding: int = 0) -> bytes:
         caller.comm,
     )
     return head + stack.frames + path + b"\xa5" * padding
+
+
+def copy_record(copy: StackCopy, padding: int = 0) -> bytes:
+    """As bpf/unwind.c sends it; perf may pad it."""
+    pc = copy.pc | EXACT_PC if copy.is_exact else copy.pc
+    head = COPY.pack(
+        Op.COPY,
+        copy.process.pid,
+        copy.ts,
+        copy.process.birth,
+        copy.exec_id,
+        copy.tid,
+        pc,
+        copy.sp,
+        copy.fp,
+        copy.base,
+        copy.stack,
+        copy.frames,
+        len(copy.content),
+        struct.pack("=33Q", *copy.registers),
+    )
+    return head + copy.content + b"\xa5" * padding
 
 
 def last_record(event: LastEvent, padding: int = 0) -> bytes:

@@ -19,3 +19,4 @@ def test_a_list_names_each_processor(text: str, numbers: set[int]) -> None:
 
 def test_the_processors_of_this_machine_are_those_one_may_use() -> None:
     assert os.sched_getaffinity(0) <= cpus.online_cpus()
+    assert max(cpus.online_cpus()) < cpus.possible_cpus()

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from build import IN_CREATE, STACK, add, cells, failed, init, rm
+from build import ATTACH, IN_CREATE, MOUNT, STACK, add, cells, failed, init, rm
 from hypothesis import given
 from hypothesis import strategies as st
 from test_report_view import HOSTILE
@@ -83,8 +83,8 @@ def test_a_stack_is_below_its_call() -> None:
 
     assert text.splitlines()[1:] == [
         "                inotify_add_watch  libc.so.6",
-        "                attach  secrets.c:88",
-        "                mount_volume  agent",
+        "                attach             secrets.c:88",
+        "                mount_volume       agent",
         "                __libc_start_main  libc.so.6",
     ]
 
@@ -94,13 +94,37 @@ def test_a_stack_is_below_its_call() -> None:
     [
         (missing("no frames"), "stack missing: no frames"),
         (Stack(STACK.frames, StackState.TRUNCATED, "cut"), "callers unknown: cut"),
+        (Stack(STACK.frames, StackState.GUESSED, "no tables"), "not certain: no tables"),
     ],
 )
 def test_what_is_not_known_of_a_stack_is_said(stack: Stack, line: str) -> None:
     text = printer("plain", 80, stacks=True).call(rm(1, 23), stack)
 
     assert text.splitlines()[-1] == " " * 16 + line
-    assert "callers unknown" not in printer("plain", 80, stacks=True).call(rm(1, 23), STACK)
+    assert text.count(": ") == 1
+    complete = printer("plain", 80, stacks=True).call(rm(1, 23), STACK)
+    assert complete.splitlines()[-1].split() == ["__libc_start_main", "libc.so.6"]
+
+
+def test_a_stack_fits_the_terminal_and_a_pipe_gets_all() -> None:
+    """GIVEN a name as long as those of C++ THEN the other places stay in their column."""
+    name = "store::Watcher<" + "std::vector<char>, " * 7 + "3>::add(int, char const*) const"
+    long = ATTACH._replace(function=name, file="/usr/src/" + "agent/" * 17 + "secrets.c")
+    stack = Stack((long, MOUNT), StackState.COMPLETE)
+
+    fitted = printer("table", 80, stacks=True).call(rm(1, 23), stack).splitlines()
+    whole = printer("plain", 80, stacks=True).call(rm(1, 23), stack).splitlines()
+
+    assert [cells(line) <= 80 for line in fitted] == [True] * 3
+    assert fitted[1].endswith("3>::add(…) const  …/secrets.c:88")
+    assert f"{name}  {long.file}:88" in whole[1]
+    assert whole[2] == f"{'':16}{'mount_volume':<60}  agent"
+
+
+def test_a_narrow_terminal_cuts_the_details_before_the_call() -> None:
+    event = add(1, 23, path=b"/" + b"x" * 400)
+
+    assert " add_watch    3 wd 23    /xx" in printer("table", 80, stacks=False).call(event, STACK)
 
 
 @given(st.binary(max_size=97), st.binary(max_size=15), st.integers(40, 200))
@@ -212,6 +236,7 @@ def test_stacks_are_there_only_if_asked_for() -> None:
         "module": "/usr/bin/agent",
         "offset": 41,
         "build_id": None,
+        "address": None,
     }
     gone = _objects(add(1, 23), stacks=True, stack=missing("gone"))[1]
     assert (gone["stack"], gone["stack_reason"], gone["frames"]) == ("missing", "gone", [])

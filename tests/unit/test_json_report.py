@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from build import busy_report, ended, failure, instance, leak, process, report, target
+import pytest
+from build import ATTACH, busy_report, ended, failure, instance, leak, process, report, target
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.core.accounts import Cause
 from tracer.core.report import Report
-from tracer.core.stack import missing
+from tracer.core.stack import Stack, StackState, missing
 from tracer.core.verdict import Verdict
 from tracer.views.json_report import report_json
 
@@ -43,7 +44,11 @@ _CONTRACT: dict[str, Any] = {
         {
             **dict.fromkeys(["id", "verdict", "live", "added", "per_round", "stack"]),
             "removed": _REMOVED,
-            "frames": [dict.fromkeys(["function", "file", "line", "module", "offset", "build_id"])],
+            "frames": [
+                dict.fromkeys(
+                    ["function", "file", "line", "module", "offset", "build_id", "address"]
+                )
+            ],
             "evidence": [dict.fromkeys(["kind", "text"])],
             "targets": [dict.fromkeys(["path", "ino", "dev", "pid", "wd", "age_s", "state"])],
         }
@@ -147,6 +152,30 @@ def test_stacks_say_how_much_of_them_is_known() -> None:
 
     assert (whole["stack"], whole["stack_reason"], len(whole["frames"])) == ("complete", None, 4)
     assert (gone["stack"], gone["stack_reason"], gone["frames"]) == ("missing", "no frames", [])
+
+
+@pytest.mark.parametrize("state", [StackState.GUESSED, StackState.TRUNCATED])
+def test_stacks_say_why_they_are_not_certain_or_not_whole(state: StackState) -> None:
+    (row,) = _parsed(report([leak(stack=Stack((ATTACH,), state, "no tables"))]))["sites"]
+
+    assert (row["stack"], row["stack_reason"]) == (state.value, "no tables")
+
+
+def test_the_values_of_a_frame() -> None:
+    frame = ATTACH._replace(build_id="93ac61ec" * 5, address=0x7F1234567890)
+    (row,) = _parsed(report([leak(stack=Stack((frame,), StackState.COMPLETE))]))["sites"]
+
+    assert row["frames"] == [
+        {
+            "function": "attach",
+            "file": "secrets.c",
+            "line": 88,
+            "module": "/usr/bin/agent",
+            "offset": 41,
+            "build_id": "93ac61ec" * 5,
+            "address": 0x7F1234567890,
+        }
+    ]
 
 
 def test_ended_processes_are_summed_up_in_a_process_without_a_pid() -> None:

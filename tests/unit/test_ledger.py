@@ -14,6 +14,7 @@ from build import (
     OTHER,
     SECOND,
     STACK,
+    START,
     WRAPPER,
     add,
     failed,
@@ -31,7 +32,7 @@ from recount import assert_counts_add_up, causes
 from tracer.core.accounts import OTHERS, Cause, Failure, Origin, ProcessAccount, Site
 from tracer.core.events import IN_MASK_ADD, IN_ONESHOT, CallEvent, Instance, Op, Process
 from tracer.core.ledger import Ledger
-from tracer.core.stack import Stack, StackState, missing
+from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.core.walk import HolderFd, Inode, UserUse, Walk
 
 # The same address for a group as FIRST, made later.
@@ -179,6 +180,15 @@ def test_a_program_that_renames_itself_hides_nothing(stack: Stack) -> None:
     site = _site(ledger)
     assert (site.added, site.live, site.comm) == (23, 23, b"name-22")
     assert_counts_add_up(ledger)
+
+
+def test_an_interpreter_is_another_place_in_each_process() -> None:
+    """GIVEN two scripts WHEN only the interpreter is seen THEN neither passes for the other."""
+    frames = (WRAPPER, Frame("PyEval_EvalCode", b"/usr/bin/python3.11", 7), START)
+    stack = Stack(frames, StackState.COMPLETE)
+    ledger = _fed(add(111, 1), add(112, 2, process=OTHER), add(113, 3), stack=stack)
+
+    assert sorted(site.added for site in ledger.accounts.sites.values()) == [1, 2]
 
 
 def test_code_of_libraries_alone_is_another_place_in_each_program() -> None:

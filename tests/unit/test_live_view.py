@@ -6,6 +6,7 @@ import pytest
 from build import (
     ANOTHER_STACK,
     STACK,
+    WRAPPER,
     busy_report,
     ended,
     leak,
@@ -23,7 +24,7 @@ from test_report_view import HOSTILE, hostile_report
 
 from tracer.core.accounts import Cause
 from tracer.core.report import Report
-from tracer.core.stack import missing
+from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.core.verdict import Verdict
 from tracer.views.live import live_lines
 from tracer.views.plain import HEADER, change_lines
@@ -66,6 +67,19 @@ def test_the_whole_screen() -> None:
         "",
         "root has 7,491 of 8,192 watches and 28 of 128 instances",
     ]
+
+
+def test_places_are_the_programs_own_functions() -> None:
+    python = Frame("_PyEval_EvalFrameDefault", b"/usr/bin/python3.12", 7)
+    script = Frame("watch", b"[anon]", 6, "/srv/agent.py")
+    nameless = Frame(None, b"/opt/agent", 0x2B67, build_id="93ac61ec" * 5)
+    stacks = [
+        Stack((WRAPPER, python, script, python), StackState.GUESSED, "no tables"),
+        Stack((WRAPPER, nameless, nameless), StackState.TRUNCATED, "cut"),
+    ]
+    lines = _lines(report([leak(stack=stack) for stack in stacks]))
+
+    assert lines[-3:-1] == ["  23     23  watch         agent", "  23     23  agent+0x2b67  agent"]
 
 
 def test_an_empty_screen_says_so() -> None:

@@ -12,9 +12,12 @@ _PLACES = {
     "bpf/entry.c",  # system call numbers and registers
     "bpf/include/linux/types.h",  # struct pt_regs
     "tracer/kernel/hooks.py",  # the entry points' names
-    "tracer/kernel/machine_code.py",  # what a call instruction looks like
     "tracer/kernel/ring.py",  # in what order memory is read
     "tracer/kernel/system_call.py",  # the numbers of system calls
+    "tracer/stacks/go_header.py",  # how Go counts addresses
+    "tracer/stacks/gopclntab.py",  # where Go keeps a return address
+    "tracer/stacks/guess.py",  # what a signal leaves on the stack
+    "tracer/stacks/machine_code.py",  # what a call instruction looks like
 }
 
 

@@ -17,6 +17,7 @@ from build import (
     call_record,
     closed,
     closed_record,
+    copy_record,
     gone,
     gone_record,
     last,
@@ -38,20 +39,27 @@ from tracer.core.events import (
     Op,
     Process,
     RawStack,
+    StackCopy,
     Tally,
+    WalkEnd,
 )
 from tracer.core.wire import (
     ARRIVAL,
     CALL,
     CLOSED,
+    COPY,
     GONE,
     HEAD,
     HOLDER,
+    KEPT_COPY,
+    KEPT_KEY,
     LAST,
     SPILL_KEY,
     SPILLED,
     SPILLED_STACK,
     TALLY_KEY,
+    UNWIND_KEY,
+    UNWIND_ROW,
     USER_ROW,
     WALK_CONTROL,
     WATCH_ROW,
@@ -63,10 +71,12 @@ from tracer.core.wire import (
     WatchRow,
     WireError,
     decode,
+    decode_copy,
     decode_holders,
     decode_users,
 )
 from tracer.kernel.inodes import InodeState
+from tracer.stacks.row import Flag, From
 
 _HEADER = Path(__file__).resolve().parents[2] / "bpf" / "wire.h"
 _HEAD_FIELDS = ("head.op", "head.tgid", "head.ts")
@@ -79,7 +89,18 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
         (
             *_HEAD_FIELDS,
             *("ret", "arg", "stack_bytes", "path_bytes", "inode", "ino", "dev", "detail"),
-            *("group", "gen", "birth", "caller", "exec_id", "tid", "uid", "fd", "comm"),
+            *(
+                "group",
+                "gen",
+                "birth",
+                "walk_end",
+                "guessed",
+                "exec_id",
+                "tid",
+                "uid",
+                "fd",
+                "comm",
+            ),
         ),
     ),
     "last_event": (LAST, (*_HEAD_FIELDS, "group", "gen", "birth", "count", "truncated")),
@@ -90,13 +111,41 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
     "user_row": (USER_ROW, UserRow._fields),
     "walk_control": (WALK_CONTROL, ("pass", *WalkControl._fields[1:])),
     "arrival": (ARRIVAL, Arrival._fields),
+    "stack_copy": (
+        COPY,
+        (
+            *_HEAD_FIELDS,
+            *(
+                "birth",
+                "exec_id",
+                "tid",
+                "pc",
+                "sp",
+                "fp",
+                "base",
+                "stack",
+                "frames",
+                "bytes",
+                "registers",
+            ),
+        ),
+    ),
+    "kept_key": (KEPT_KEY, ("ts", "tid", "unused")),
+    "kept_copy": (KEPT_COPY, ("copy", "content")),
+    "unwind_key": (UNWIND_KEY, ("pc", "birth", "tgid", "exec_id")),
+    "unwind_row": (
+        UNWIND_ROW,
+        ("cfa_offset", "ra_offset", "fp_offset", "cfa_from", "ra_from", "fp_from", "flags"),
+    ),
     "spill_key": (SPILL_KEY, ("group", "gen", "wd", "op")),
     "spilled": (SPILLED, ("event", "stack", "times", "path")),
     "tally_key": (TALLY_KEY, ("birth", "stack", "tgid", "tally", "ret", "op")),
     "spilled_stack": (SPILLED_STACK, ("frames",)),
 }
 # neither signed nor unsigned
-_BYTES = frozenset({"comm", "event", "path", "frames"})
+_BYTES = frozenset(
+    {"comm", "event", "path", "spilled_stack.frames", "registers", "copy", "content"}
+)
 # The last member, of which a record holds only a part.
 _TAILS = {"last_event": "wd", "gone_event": "trace"}
 
@@ -126,7 +175,7 @@ def _program() -> str:
         lines.append(f'printf("size {name} %zu\\n", sizeof(struct {name}));')
         for field in fields:
             member = f"((struct {name} *)0)->{field}"
-            signed = "0" if field in _BYTES else f"(__typeof__({member}))-1 < 0"
+            signed = "0" if {field, f"{name}.{field}"} & _BYTES else f"(__typeof__({member}))-1 < 0"
             lines.append(
                 f'printf("field {name} %zu %zu %d\\n", offsetof(struct {name}, {field}), '
                 f"sizeof({member}), {signed});"
@@ -189,16 +238,25 @@ def test_no_field_of_the_header_is_missing_here() -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "numbers"),
-    [("EXHAUSTED", Exhausted), ("READ", Reading), ("TALLY", Tally), ("INODE", InodeState)],
+    [
+        ("EXHAUSTED", Exhausted),
+        ("READ", Reading),
+        ("TALLY", Tally),
+        ("INODE", InodeState),
+        ("WALK", WalkEnd),
+        ("FROM", From),
+        ("UNWIND", Flag),
+    ],
 )
 def test_enumerations_have_the_numbers_of_the_header(
     prefix: str, numbers: type[enum.IntEnum]
 ) -> None:
     found = dict(re.findall(rf"\b{prefix}_(\w+) = (\d+)", _HEADER.read_text()))
 
-    assert {name: int(number) for name, number in found.items()} == {
-        one.name: one.value for one in numbers
-    }
+    # what is below 0 is not the kernel's, and no flag is none
+    expected = {one.name: one.value for one in numbers if one.value >= 0 and one.name != "NONE"}
+
+    assert {name: int(number) for name, number in found.items()} == expected
 
 
 def test_operations_have_the_numbers_of_the_header(host_layout: list[list[str]]) -> None:
@@ -219,11 +277,11 @@ _U64 = st.integers(0, 2**64 - 1)
 _stacks = st.one_of(
     st.just(NO_STACK),
     st.builds(
-        lambda frames, caller: RawStack(frames, caller, 0),
+        RawStack,
         st.lists(st.binary(min_size=8, max_size=8), min_size=1, max_size=64).map(b"".join),
-        _U64,
+        st.sampled_from([int(end) for end in WalkEnd if end >= 0]),
+        st.booleans(),
     ),
-    st.builds(lambda error, caller: RawStack(b"", caller, error), st.integers(-4095, -1), _U64),
 )
 _callers = st.builds(
     Caller,
@@ -311,7 +369,7 @@ _near = st.tuples(st.integers(-20, 90), st.integers(-20, 90)) | st.tuples(_S32, 
     st.binary(max_size=300)
     | st.builds(lambda op, rest: op.to_bytes(4, "little") + rest, _kinds, st.binary(max_size=300))
     | st.builds(
-        lambda op, lengths, tail: CALL.pack(op, 1, 2, 3, 4, *lengths, *range(12), b"agent") + tail,
+        lambda op, lengths, tail: CALL.pack(op, 1, 2, 3, 4, *lengths, *range(13), b"agent") + tail,
         st.sampled_from([1, 2, 3]),
         _near,
         st.integers(0, 150).map(bytes),
@@ -349,7 +407,7 @@ def test_one_byte_less_is_an_error() -> None:
 
 
 def test_half_a_frame_is_an_error() -> None:
-    event = add(17, 5, stack=RawStack(b"\1" * 12, 0, 0), path=b"/")
+    event = add(17, 5, stack=RawStack(b"\1" * 12, 0, False), path=b"/")
 
     with pytest.raises(WireError, match="12 bytes of frames"):
         decode(call_record(event))
@@ -360,14 +418,39 @@ def test_an_unknown_kind_is_named() -> None:
         decode(HEAD.pack(23, 1173, 1) + bytes(200))
 
 
-def test_an_unread_stack_is_told_by_its_errno() -> None:
-    record = call_record(add(17, 5, stack=RawStack(b"", 0xCA11, -errno.EFAULT)))
+_copies = st.builds(
+    StackCopy,
+    ts=_U64,
+    process=st.builds(Process, _U32, _U64),
+    exec_id=_U32,
+    tid=_U32,
+    pc=st.integers(0, 2**63 - 1),
+    is_exact=st.booleans(),
+    sp=_U64,
+    fp=_U64,
+    base=_U64,
+    stack=_U64,
+    frames=_U32,
+    registers=st.tuples(*[_U64] * 33),
+    content=st.binary(max_size=199),
+    is_cut=st.just(False),
+)
 
-    event = decode(record)
 
-    assert isinstance(event, CallEvent)
-    assert event.caller.stack == RawStack(b"", 0xCA11, -errno.EFAULT)
-    assert event.path == b"/run/secrets/5"
+@given(_copies, st.integers(0, 23))
+def test_a_copy_of_a_stack_survives_the_wire(copy: StackCopy, padding: int) -> None:
+    assert decode_copy(copy_record(copy, padding)) == copy
+
+
+def test_a_copy_that_is_cut_is_an_error() -> None:
+    copy = StackCopy(1, Process(2, 3), 4, 5, 6, True, 7, 8, 9, 10, 0, tuple(range(33)), b"x" * 23)
+    record = copy_record(copy)
+
+    for length in (0, 23, len(record) - 1):
+        with pytest.raises(WireError):
+            decode_copy(record[:length])
+    with pytest.raises(WireError, match="kind 2"):
+        decode_copy(HEAD.pack(Op.ADD, 1173, 1) + record[HEAD.size :])
 
 
 def test_an_unread_path_is_none_and_not_empty() -> None:
@@ -392,7 +475,7 @@ def test_comm_ends_at_its_nul_if_it_has_one(comm: bytes, decoded: bytes) -> None
 )
 def test_paths_stay_byte_exact(path: bytes) -> None:
     frames = bytes(range(64))
-    event = add(17, 5, path=path, stack=RawStack(frames, 0, 0))
+    event = add(17, 5, path=path, stack=RawStack(frames, 0, False))
 
     decoded = decode(call_record(event, padding=5))
 
@@ -403,7 +486,7 @@ def test_paths_stay_byte_exact(path: bytes) -> None:
 def test_frames_are_innermost_first() -> None:
     frames = (0x401000).to_bytes(8, "little") + (0x402000).to_bytes(8, "little")
 
-    assert RawStack(frames, 0, 0).addresses() == (0x401000, 0x402000)
+    assert RawStack(frames, 0, False).addresses() == (0x401000, 0x402000)
 
 
 # --- what events say of themselves ---

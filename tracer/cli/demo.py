@@ -26,12 +26,12 @@ from tracer.core.verdict import Verdict
 from tracer.errors import InotraceError
 from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
+from tracer.stacks.collector import Stacks
 
 _SOURCE = Path(__file__).parents[1] / "demo" / "agent.c"
-# the frame-pointer walk must find its way through the agent
-_FLAGS = ("-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls")
+# what it calls is to be found by its name: nothing inlined, and no call instead of a return
+_FLAGS = ("-O1", "-fno-optimize-sibling-calls")
 _STEP_S = 0.05
 # what the agent does: (function, verdict, live, added and removed)
 _PLANTED = (
@@ -102,7 +102,7 @@ def _traced(agent: Path, folder: Path, stop: Stop, mode: Mode | None) -> Report:
     agents_end.close()
     try:
         with Session(
-            Filter(), BccStacks(), older_s=0.0, descendants_of=child.pid, mode=mode
+            Filter(), Stacks(), older_s=0.0, descendants_of=child.pid, mode=mode
         ) as session:
             child.release()
             _follow(progress, session, stop)

@@ -19,8 +19,8 @@ from tracer.core.order import Traced
 from tracer.feed import Feed
 from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter
+from tracer.stacks.collector import Stacks
 from tracer.stacks.resolver import NoStacks, StackResolver
 from tracer.targets.processes import ProcessTable
 from tracer.views import events as view
@@ -31,7 +31,7 @@ _STEP_S = 0.05
 @click.command("events")
 @filter_options
 @click.option("-x", "--failed", is_flag=True, help="Only calls that failed.")
-@click.option("--stack", is_flag=True, help="Show the user stack of each call.")
+@click.option("--stack", is_flag=True, help="Show the user stack of each call, all frames.")
 @duration_option
 @mode_option
 @output_options("table", "plain", "json")
@@ -82,7 +82,7 @@ def _stream(
     duration: float | None,
     mode: Mode | None,
 ) -> None:
-    stacks: StackResolver = BccStacks() if stack else NoStacks()
+    stacks: StackResolver = Stacks() if stack else NoStacks()
     scope = filter_.scope(stacks=stack, removal_stacks=stack)
     printed = 0
 

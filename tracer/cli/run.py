@@ -18,8 +18,8 @@ from tracer.cli.signals import HeldSignals, Stop, stop_on_signals, typed_interru
 from tracer.command import Command
 from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Filter, Session
+from tracer.stacks.collector import Stacks
 
 _STEP_S = 0.02
 
@@ -64,7 +64,7 @@ def command(
 
 
 def _session(child: Command, older: float, mode: Mode | None) -> Session:
-    return Session(Filter(), BccStacks(), older_s=older, descendants_of=child.pid, mode=mode)
+    return Session(Filter(), Stacks(), older_s=older, descendants_of=child.pid, mode=mode)
 
 
 def _start(child: Command, stop: Stop, held: HeldSignals) -> None:

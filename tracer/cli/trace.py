@@ -25,8 +25,8 @@ from tracer.core.report import Report
 from tracer.errors import EXIT_CLEAN
 from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
-from tracer.kernel.symbols import BccStacks
 from tracer.session import Session
+from tracer.stacks.collector import Stacks
 from tracer.views.live import live_lines
 from tracer.views.plain import HEADER, change_lines
 
@@ -69,7 +69,7 @@ def command(
     filter_ = chosen_filter(pids, user, name)
     with stop_on_signals() as stop, Output(output, force) as out:
         prepare(notice, mode)
-        with Session(filter_, BccStacks(), older_s=older, mode=mode) as session:
+        with Session(filter_, Stacks(), older_s=older, mode=mode) as session:
             notice_refusal(session.refusal)
             _watch(session, stop, duration, format_, on_screen=sys.stdout.isatty())
             report = session.finish()

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from tracer.core.events import IN_ONESHOT, Caller, CallEvent, Instance, Op, Process
-from tracer.core.stack import Stack
+from tracer.core.stack import Stack, is_runtime
 from tracer.core.walk import HolderFd, Inode, Payer, Target
 
 # How many names of ended processes and kinds of failures are told apart.
@@ -49,8 +49,9 @@ class Place(NamedTuple):
     """
     What makes two calls come from the same place.
 
-    `code` are the frames' names, or why there are none: then `process` tells places apart.
-    `name` is of the process where the frames do not tell which program it is.
+    `code` are the frames' names, or why there are none. `process` tells places apart where the
+    code does not, being none or an interpreter's; `name` is of the process where the frames do not
+    tell which program it is.
     """
 
     op: int
@@ -380,7 +381,12 @@ def _place(stack: Stack, caller: Caller, account: ProcessAccount) -> Place:
     if not stack.frames:
         # there is no place in the code to share: keep processes apart
         return Place(op, caller.comm, caller.process, stack.reason)
-    return Place(op, b"" if _names_program(stack) else account.name, None, stack.identity)
+    if not _names_program(stack):
+        return Place(op, account.name, None, stack.identity)
+    if all(map(is_runtime, stack.frames)):
+        # an interpreter, which looks the same whatever script it runs
+        return Place(op, account.name, caller.process, stack.identity)
+    return Place(op, b"", None, stack.identity)
 
 
 def _names_program(stack: Stack) -> bool:

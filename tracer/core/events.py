@@ -17,6 +17,7 @@ class Op(enum.IntEnum):
     LAST = 4
     GONE = 5
     CLOSED = 6
+    COPY = 7
 
 
 class Tally(enum.IntEnum):
@@ -58,24 +59,71 @@ class Instance(NamedTuple):
     gen: int
 
 
+class WalkEnd(enum.IntEnum):
+    """Why a walk over the frames of a stack went no further, as in bpf/wire.h."""
+
+    OUTERMOST = 0
+    NO_ROW = 1
+    UNREADABLE = 2
+    BACKWARD = 3
+    TOO_DEEP = 4
+    COMPAT = 5
+    KEPT = 6
+    UNKNOWN = 7
+    # what the kernel does not tell: the frames of a refused call made room for others
+    DISPLACED = -1
+    # the copy ends too early
+    NOT_COPIED = -2
+    # the walk went by rows of code that is gone
+    REPLACED = -3
+    # reading the program's tables takes too long
+    TOO_SLOW = -4
+
+
 class RawStack(NamedTuple):
     """
-    A user stack as the kernel collected it.
+    A user stack as the kernel walked it.
 
-    `frames` are 8 bytes each, innermost first. `caller` is the word at the user stack pointer:
-    the frame-pointer walk misses the caller of libc's wrapper, which keeps no frame of its own.
-    `error` is a negative errno or 0.
+    `frames` are program counters of 8 bytes each, innermost first: where the call was made, then
+    return addresses. `end` says why there are no more, `guessed` that some are not certain.
     """
 
     frames: bytes
-    caller: int
-    error: int
+    end: int
+    guessed: bool
 
     def addresses(self) -> tuple[int, ...]:
         return struct.unpack(f"={len(self.frames) // 8}Q", self.frames)
 
 
-NO_STACK = RawStack(b"", 0, 0)
+NO_STACK = RawStack(b"", WalkEnd.OUTERMOST, False)
+
+
+class StackCopy(NamedTuple):
+    """
+    The stack of a call that the kernel could not walk to its end, as it was then.
+
+    `tid` and `ts` are the call's. `registers` are numbered as in DWARF, up to the program counter.
+    `pc`, `sp` and `fp` are of the frame that the walk did not get beyond, the one after `frames`
+    others; `is_exact` says that it was interrupted at `pc`, and is not waiting for a call before it
+    to return. `stack` is where the whole of it begins, another after an exec. `content` are the
+    bytes from the address `base` on; there may be more if it `is_cut`.
+    """
+
+    ts: int
+    process: Process
+    exec_id: int
+    tid: int
+    pc: int
+    is_exact: bool
+    sp: int
+    fp: int
+    base: int
+    stack: int
+    frames: int
+    registers: tuple[int, ...]
+    content: bytes
+    is_cut: bool = False
 
 
 class Caller(NamedTuple):

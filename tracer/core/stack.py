@@ -5,11 +5,19 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from tracer.core.runtime_frames import (
+    Part,
+    is_made_at_run_time,
+    is_main_around_rust,
+    part_of,
+)
+
 
 class StackState(str, enum.Enum):
     """How much of a stack is known."""
 
     COMPLETE = "complete"
+    GUESSED = "guessed"
     TRUNCATED = "truncated"
     MISSING = "missing"
 
@@ -18,8 +26,9 @@ class Frame(NamedTuple):
     """
     One frame. `function` is None when no name is certain.
 
-    `offset` is in bytes: from the start of the function if there is one, else from the start of
-    the module's file, else it is the address itself.
+    `offset` is in bytes: from the start of the function if there is one, else it is where the
+    module was linked to be, as addr2line(1) takes it, else the address itself. `address` is where
+    it was in the process.
     """
 
     function: str | None
@@ -28,10 +37,11 @@ class Frame(NamedTuple):
     file: str | None = None
     line: int | None = None
     build_id: str | None = None
+    address: int | None = None
 
 
 class Stack(NamedTuple):
-    """Frames, innermost first, and why there are no more of them ("" when complete)."""
+    """Frames, innermost first, and why there are no more, or not certain ("" when complete)."""
 
     frames: tuple[Frame, ...]
     state: StackState
@@ -43,11 +53,14 @@ class Stack(NamedTuple):
         What makes two stacks the same place in the code.
 
         The offset counts only where there is no function name: inside a function it differs
-        between builds and call sites of one line, and says nothing to a reader.
+        between builds and call sites of one line, and says nothing to a reader. Neither do build,
+        file and line; functions inlined there count. What an interpreter does between functions
+        of a script changes as they get warm, and does not count.
         """
+        frames = own_frames(self) if _has_script(self.frames) else self.frames
         return tuple(
             (frame.function, frame.module, 0 if frame.function else frame.offset)
-            for frame in self.frames
+            for frame in frames
         )
 
 
@@ -55,28 +68,59 @@ def missing(reason: str) -> Stack:
     return Stack((), StackState.MISSING, reason)
 
 
-# Basenames of the C library and the dynamic loader, glibc's and musl's.
-_RUNTIME_MODULES = (b"libc.so", b"libc-", b"ld-linux", b"ld-musl", b"libc.musl", b"libpthread")
-_START = frozenset({"_start", "__libc_start_main", "__libc_start_call_main"})
+# What is folded away at the innermost and the outermost end; the next if nothing is left.
+_FOLDS = (
+    (frozenset({Part.C_LIBRARY, Part.LANGUAGE}), frozenset(Part)),
+    (frozenset({Part.C_LIBRARY}), frozenset({Part.C_LIBRARY, Part.START})),
+)
 
 
 def is_runtime(frame: Frame) -> bool:
-    """Whether the frame is of the C library or the process's start, not of the program."""
-    if frame.function in _START:
-        return True
-    return is_runtime_module(frame.module or b"")
-
-
-def is_runtime_module(module: bytes) -> bool:
-    """Whether a file is the C library or the dynamic loader, by its name."""
-    return module.rpartition(b"/")[2].startswith(_RUNTIME_MODULES)
+    """Whether the frame is of the C library, of a language or of a start, not a program's own."""
+    return part_of(frame.function, frame.module, frame.file) is not None
 
 
 def own_frames(stack: Stack) -> tuple[Frame, ...]:
-    """The stack without the runtime's frames at its two ends; all of it if nothing else is left."""
-    frames = list(stack.frames)
-    while frames and is_runtime(frames[0]):
-        del frames[0]
-    while frames and is_runtime(frames[-1]):
-        del frames[-1]
-    return tuple(frames) or stack.frames
+    """
+    The stack without the runtime's frames at its two ends; all of it if nothing else is left.
+
+    Where functions of scripts are known, what the interpreter does between them is left out too.
+    """
+    parts = _parts(stack)
+    if _has_script(stack.frames):
+        return tuple(frame for frame, part in zip(stack.frames, parts) if part is None)
+    for inner, outer in _FOLDS:
+        first, end = 0, len(parts)
+        while first < end and parts[first] in inner:
+            first += 1
+        while first < end and parts[end - 1] in outer:
+            end -= 1
+        if first < end:
+            return stack.frames[first:end]
+    return stack.frames
+
+
+def _parts(stack: Stack) -> list[Part | None]:
+    frames = stack.frames
+    parts = [part_of(frame.function, frame.module, frame.file) for frame in frames]
+    for at in range(1, len(frames)):
+        if is_main_around_rust(frames[at].function, frames[at - 1].function):
+            parts[at] = Part.START
+    if _ends_with_nameless_start(stack, parts):
+        parts[-1] = Part.START
+    return parts
+
+
+def _ends_with_nameless_start(stack: Stack, parts: list[Part | None]) -> bool:
+    """A stripped program's _start, which has called the C library."""
+    is_whole = stack.state in (StackState.COMPLETE, StackState.GUESSED)
+    return (
+        is_whole
+        and len(parts) > 1
+        and stack.frames[-1].function is None
+        and parts[-2] in (Part.C_LIBRARY, Part.START)
+    )
+
+
+def _has_script(frames: tuple[Frame, ...]) -> bool:
+    return any(is_made_at_run_time(frame.module) and not is_runtime(frame) for frame in frames)

@@ -7,7 +7,6 @@ A test compiles that header on the host and compares every size and offset with 
 from __future__ import annotations
 
 import enum
-import errno
 import struct
 from functools import lru_cache
 from typing import NamedTuple
@@ -24,11 +23,13 @@ from tracer.core.events import (
     Op,
     Process,
     RawStack,
+    StackCopy,
+    WalkEnd,
 )
 
 HEAD = struct.Struct("=IIQ")
 _CALL = struct.Struct("=IIQiIiiQQII")
-_CALLER = struct.Struct("=QQQQIIIi16s")
+_CALLER = struct.Struct("=QQQIIIIIi16s")
 CALL = struct.Struct(_CALL.format + _CALLER.format[1:])
 LAST = struct.Struct("=IIQQQQII")
 GONE = struct.Struct("=IIQQQii")
@@ -41,12 +42,24 @@ HOLDER = struct.Struct("=QQQQIIIIQII")
 WATCH_ROW = struct.Struct("=QQiIII")
 USER_ROW = struct.Struct("=QQqqqqII")
 WALK_CONTROL = struct.Struct("=QQIIIIII")
-ARRIVAL = struct.Struct("=QII")
+ARRIVAL = struct.Struct("=QQII")
+COPY = struct.Struct("=IIQQIIQQQQQII264s")
+KEPT_KEY = struct.Struct("=QII")
+KEPT_COPY = struct.Struct(f"={COPY.size}s8192s")
+UNWIND_KEY = struct.Struct("=QQII")
+UNWIND_ROW = struct.Struct("=iiiBBBB")
+
+# set in the pc of code that was interrupted there
+EXACT_PC = 1 << 63
 
 # a comm of 16 bytes ends in a NUL
 COMM_BYTES_MAX = 15
+# of a stack, as in bpf/wire.h
+FRAMES_MAX = 64
+COPY_BYTES_MAX = 15 * 4096
 
 _FRAME_BYTES = 8
+_PAGE = 4096
 # How many are remembered; each takes about a kilobyte.
 _CALLERS_MAX = 16384
 _CALLS = frozenset({int(Op.INIT), int(Op.ADD), int(Op.RM)})
@@ -132,9 +145,14 @@ class UserRow(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """A program image that uses inotify for the first time."""
+    """
+    A program image that uses inotify for the first time.
+
+    `stack` is the address where its stack begins, which is another after an exec.
+    """
 
     birth: int
+    stack: int
     tgid: int
     exec_id: int
 
@@ -201,13 +219,52 @@ def decode_spilled(value: bytes, frames: bytes) -> CallEvent:
     op, tgid, ts, ret, arg, stack_bytes, path_bytes, *what = _CALL.unpack_from(call)
     if stack_bytes > 0 and stack_bytes % _FRAME_BYTES:
         raise WireError(f"spilled call with {stack_bytes} bytes of frames")
-    if stack_bytes > len(frames):
-        stack_bytes, frames = -errno.ENOBUFS, b""
-    caller = _caller(
-        op, tgid, min(stack_bytes, 0), call[_CALL.size :] + frames[: max(stack_bytes, 0)]
-    )
+    is_displaced = stack_bytes > len(frames)
+    caller = _caller(op, tgid, call[_CALL.size :] + frames[: max(stack_bytes, 0)])
+    if is_displaced:
+        caller = caller._replace(stack=RawStack(b"", WalkEnd.DISPLACED, False))
     kept = path[: path_bytes - 1] if 0 < path_bytes <= len(path) else None
     return CallEvent(ts, caller, ret, arg, kept, *what)
+
+
+def decode_copy(record: bytes) -> StackCopy:
+    """
+    One record of the copies buffer. Raises WireError if it is shorter than what it says it holds.
+    """
+    return _decode_copy(record)
+
+
+def decode_kept_copy(value: bytes) -> StackCopy:
+    """One that the buffer refused, of which only the beginning may be kept. Raises WireError."""
+    return _decode_copy(value, is_whole=False)
+
+
+def _decode_copy(record: bytes, is_whole: bool = True) -> StackCopy:
+    if len(record) < COPY.size:
+        raise WireError(f"copy of {len(record)} bytes")
+    fields = COPY.unpack_from(record)
+    op, tgid, ts, birth, exec_id, tid, pc, sp, fp, base, stack, frames, size, registers = fields
+    if op != Op.COPY:
+        raise WireError(f"copy of kind {op}")
+    if is_whole and len(record) < COPY.size + size:
+        raise WireError(f"copy of {len(record)} bytes holds {size}")
+    return StackCopy(
+        ts=ts,
+        process=Process(tgid, birth),
+        exec_id=exec_id,
+        tid=tid,
+        pc=pc & ~EXACT_PC,
+        is_exact=bool(pc & EXACT_PC),
+        sp=sp,
+        fp=fp,
+        base=base,
+        stack=stack,
+        frames=frames,
+        registers=struct.unpack(f"={len(registers) // _FRAME_BYTES}Q", registers),
+        content=record[COPY.size : COPY.size + size],
+        # the first of its pages is only a part of one
+        is_cut=size > COPY_BYTES_MAX - _PAGE or size > len(record) - COPY.size,
+    )
 
 
 def _decode_call(record: bytes) -> CallEvent:
@@ -223,7 +280,7 @@ def _decode_call(record: bytes) -> CallEvent:
     end = path_at + path_bytes if path_bytes > 0 else path_at
     if len(record) < end:
         raise WireError(f"call of {len(record)} bytes holds {end}")
-    caller = _caller(op, tgid, stack_bytes if stack_bytes < 0 else 0, record[_CALL.size : path_at])
+    caller = _caller(op, tgid, record[_CALL.size : path_at])
     path = record[path_at : end - 1] if path_bytes > 0 else None
     return _make_event((ts, caller, ret, arg, path, inode, ino, dev, detail))
 
@@ -233,9 +290,9 @@ _make_event = CallEvent._make
 
 
 @lru_cache(maxsize=_CALLERS_MAX)
-def _caller(op: int, tgid: int, error: int, facts: bytes) -> Caller:
+def _caller(op: int, tgid: int, facts: bytes) -> Caller:
     """The same object for the same facts, as long as they are in use."""
-    group, gen, birth, caller, exec_id, tid, uid, fd, comm = _CALLER.unpack_from(facts)
+    group, gen, birth, end, guessed, exec_id, tid, uid, fd, comm = _CALLER.unpack_from(facts)
     frames = facts[_CALLER.size :]
     return Caller(
         op=op,
@@ -246,7 +303,7 @@ def _caller(op: int, tgid: int, error: int, facts: bytes) -> Caller:
         uid=uid,
         fd=fd,
         comm=comm.partition(b"\0")[0],
-        stack=RawStack(frames, caller, error) if frames or error else NO_STACK,
+        stack=RawStack(frames, end, bool(guessed)) if frames else NO_STACK,
     )
 
 

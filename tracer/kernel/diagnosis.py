@@ -19,7 +19,6 @@ from tracer.kernel.doorbell import WORKER
 from tracer.kernel.fdinfo import FdWatch, read_watches
 from tracer.kernel.hooks import COMPAT_SIGN, REMOVAL, Mode
 from tracer.kernel.kallsyms import kernel_symbols
-from tracer.kernel.maps import Mappings
 from tracer.kernel.modes import TRACEFS, find, is_tracefs_missing, tracepoints_once_mounted
 from tracer.kernel.preflight import (
     need_bcc,
@@ -34,6 +33,8 @@ from tracer.kernel.preflight import (
 from tracer.kernel.ring import Ring
 from tracer.kernel.stream import open_as_large_as_allowed, pages_per_cpu
 from tracer.kernel.trials import try_iterator
+from tracer.stacks.mapped_file import Location, paths
+from tracer.stacks.mappings import read_mappings
 
 _IN_CLOEXEC, _IN_DELETE = 0o2000000, 0x200
 _UNTRIED = "not tried: needs privileges"
@@ -212,16 +213,26 @@ def _callers_in_32_bit(mode: Mode | None) -> Check:
 
 def _symbols() -> str:
     lacking = missing(NAMING)
+    if Capability.SYS_PTRACE in lacking:
+        raise InotraceError(f"no stacks of other users' programs: needs {named(lacking)}")
     if lacking:
+        raise InotraceError(f"no stacks of programs that were replaced: needs {named(lacking)}")
+    if not _can_open_mapped_files():
         raise InotraceError(
-            f"stacks show modules and offsets instead of functions: needs {named(lacking)}"
-        )
-    if not Mappings(os.getpid()).files:
-        raise InotraceError(
-            "stacks show modules and offsets instead of functions: a sandbox or security module "
-            "refuses /proc/PID/map_files"
+            "no stacks of programs that were replaced: a sandbox or security module refuses "
+            "/proc/PID/map_files"
         )
     return "read from the files that processes have mapped"
+
+
+def _can_open_mapped_files() -> bool:
+    own = next(mapping for mapping in read_mappings(os.getpid()).all if mapping.ino)
+    by_range, _ = paths(Location(os.getpid(), own))[0]
+    try:
+        os.close(os.open(by_range, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _fdinfo() -> Check:

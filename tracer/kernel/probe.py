@@ -14,6 +14,7 @@ from typing import Any, Callable, NamedTuple
 
 from tracer.errors import InotraceError
 from tracer.kernel.btf import compiler_definitions, kernel_btf
+from tracer.kernel.cpus import possible_cpus
 from tracer.kernel.doorbell import WORKER, Doorbell
 from tracer.kernel.hooks import Hook, Mode, hooks
 from tracer.kernel.kallsyms import kernel_symbols
@@ -228,7 +229,7 @@ def load_walk() -> Any:
 
 
 def _load(scope: Scope, mode: Mode) -> Any:
-    names = ["common.c", "entry.c", "spill.c", "rows.c", "ask.c", "calls.c"]
+    names = ["common.c", "entry.c", "unwind.c", "spill.c", "rows.c", "ask.c", "calls.c"]
     if mode is not Mode.TRACEPOINT:
         names.append("removals.c")
     names += [f"{mode.value}.c", "walk.c", "inode.c"]
@@ -282,7 +283,10 @@ def _tunables(scope: Scope) -> list[str]:
         f"-DSCOPED={int(scope.pids is not None)}",
         f"-DSTACKS={int(scope.stacks)}",
         f"-DRM_STACKS={int(scope.removal_stacks)}",
+        f"-DCPUS={possible_cpus()}",
     ]
+    if not scope.stacks:
+        tunables += ["-DUNWIND_ROWS=128", "-DKEPT_COPIES=128"]
     if scope.uid is not None:
         tunables.append(f"-DFILTER_UID={scope.uid}")
     if scope.name:

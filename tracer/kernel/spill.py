@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,37 +15,16 @@ from tracer.core.wire import (
     spilled_stack_id,
     spilled_times,
 )
-from tracer.kernel.system_call import (
-    MAP_LOOKUP_AND_DELETE_BATCH,
-    MAP_LOOKUP_BATCH,
-    bpf_call,
-)
-
-# a batch must hold the fullest bucket of the kernel's table
-_BATCH = 4096
-
-
-class _Batch(ctypes.Structure):
-    """The part of union bpf_attr that is about batches, include/uapi/linux/bpf.h (Linux 5.6)."""
-
-    _fields_ = (
-        ("in_batch", ctypes.c_uint64),
-        ("out_batch", ctypes.c_uint64),
-        ("keys", ctypes.c_uint64),
-        ("values", ctypes.c_uint64),
-        ("count", ctypes.c_uint32),
-        ("map_fd", ctypes.c_uint32),
-        ("elem_flags", ctypes.c_uint64),
-        ("flags", ctypes.c_uint64),
-    )
+from tracer.kernel.batches import TableReader
+from tracer.kernel.system_call import MAP_LOOKUP_AND_DELETE_BATCH, MAP_LOOKUP_BATCH
 
 
 class Spill:
     """The refused calls of a loaded program."""
 
     def __init__(self, bpf: Any) -> None:
-        self._calls = _Table(bpf[b"spilled"].map_fd, SPILL_KEY.size, SPILLED.size)
-        self._tallies = _Table(bpf[b"tallies"].map_fd, TALLY_KEY.size, SPILLED.size)
+        self._calls = TableReader(bpf[b"spilled"].map_fd, SPILL_KEY.size, SPILLED.size)
+        self._tallies = TableReader(bpf[b"tallies"].map_fd, TALLY_KEY.size, SPILLED.size)
         self._stacks = bpf[b"spilled_stacks"]
         self._told: dict[bytes, int] = {}
 
@@ -78,42 +56,3 @@ class Spill:
             return bytes(self._stacks[ctypes.c_uint64(stack)])
         except KeyError:
             return b""
-
-
-class _Table:
-    """A hash table of the program, read in batches."""
-
-    def __init__(self, fd: int, key_size: int, value_size: int) -> None:
-        self._fd = fd
-        self._key_size = key_size
-        self._value_size = value_size
-        self._keys = ctypes.create_string_buffer(_BATCH * key_size)
-        self._values = ctypes.create_string_buffer(_BATCH * value_size)
-
-    def items(self, command: int) -> Iterator[tuple[bytes, bytes]]:
-        # an opaque position: the kernel's batch of a hash table is a bucket number
-        position = ctypes.c_uint32()
-        batch = _Batch(
-            out_batch=ctypes.addressof(position),
-            keys=ctypes.addressof(self._keys),
-            values=ctypes.addressof(self._values),
-            map_fd=self._fd,
-        )
-        more = True
-        while more:
-            batch.count = _BATCH
-            try:
-                bpf_call(command, batch)
-            except OSError as error:
-                # which says that this batch is the last
-                if error.errno != errno.ENOENT:
-                    raise
-                more = False
-            keys = bytes(memoryview(self._keys)[: batch.count * self._key_size])
-            values = bytes(memoryview(self._values)[: batch.count * self._value_size])
-            for at in range(batch.count):
-                yield (
-                    keys[at * self._key_size : (at + 1) * self._key_size],
-                    values[at * self._value_size : (at + 1) * self._value_size],
-                )
-            batch.in_batch = ctypes.addressof(position)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -12,22 +13,31 @@ from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
 
-from tracer.core.wire import ARRIVAL, Arrival
+from tracer.core.events import StackCopy
+from tracer.core.wire import ARRIVAL, Arrival, decode_copy
 from tracer.errors import InotraceError
 from tracer.kernel.cpus import online_cpus
 from tracer.kernel.probe import Probe
-from tracer.kernel.ring import LockedMemoryError, Ring
+from tracer.kernel.ring import LockedMemoryError, Ring, records
 
 _POLL_MS = 20
 _PATIENCE_S = 60.0
+_NICE = -10
+# For as long each thread may keep the interpreter to itself. The draining thread gives it up at
+# each of its many system calls, and would wait for the other as often.
+_SWITCH_S = 0.0001
 # Locked memory for all CPUs together, and what one CPU gets of it at most and at least.
 _BUFFER_BYTES = 32 << 20
 _CPU_BYTES_MAX = 4 << 20
 _CPU_BYTES_MIN = 256 << 10
 # For outputs of which little comes, and for arrivals.
 _FEW_PAGES, _ARRIVALS_PAGES = 16, 8
+# Copies of stacks get a quarter of what events get: some 100 small ones, or 16 of the largest; at
+# least one of these.
+_COPIES_SHARE = 4
 # What a CPU's buffers come to where little may be locked, each of them a power of two.
-SMALLEST_PAGES = (_CPU_BYTES_MIN // os.sysconf("SC_PAGE_SIZE"), _FEW_PAGES, _ARRIVALS_PAGES)
+_SMALLEST = _CPU_BYTES_MIN // os.sysconf("SC_PAGE_SIZE")
+SMALLEST_PAGES = (_SMALLEST, _SMALLEST // _COPIES_SHARE, _FEW_PAGES, _ARRIVALS_PAGES)
 _LOOK_AT_CPUS_EVERY_S = 0.5
 # What nobody has taken yet. Beyond this the thread stops draining and the kernel counts losses:
 # a loss that is told is better than a tracer that eats the node's memory.
@@ -51,13 +61,22 @@ class Stream:
     """
     The records of a probe, until `close`.
 
-    `on_arrival` is called on the draining thread as soon as a new program image uses inotify, so
-    that its files can be opened before it ends.
+    Three are called on the draining thread: `on_arrival` as soon as a new program image uses
+    inotify, so that its files can be opened before it ends; `on_copy` before the call can be taken
+    that the copy belongs to; `on_drained` after each round over the buffers.
     """
 
-    def __init__(self, probe: Probe, on_arrival: Callable[[Arrival], None]) -> None:
+    def __init__(
+        self,
+        probe: Probe,
+        on_arrival: Callable[[Arrival], None],
+        on_copy: Callable[[StackCopy], None] = lambda _: None,
+        on_drained: Callable[[], None] = lambda: None,
+    ) -> None:
         self._bpf = probe.bpf
         self._on_arrival = on_arrival
+        self._on_copy = on_copy
+        self._on_drained = on_drained
         self._arrivals: deque[Arrival] = deque()
         self._lock = threading.Condition()
         self._rounds: deque[Round] = deque()
@@ -66,20 +85,24 @@ class Stream:
         self._drained_until = 0
         self._failure: BaseException | None = None
         self._stop = threading.Event()
+        # of each CPU: one for each of the outputs, in this order
         self._rings: dict[int, list[Ring]] = {}
-        self._outputs = probe.outputs
+        self._outputs = (*probe.outputs, b"copies")
         self._pages = 0
         try:
             self._open_buffers()
         except BaseException:
             self._close_rings()
             raise
+        self._switch_s = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_S)
         self._thread = threading.Thread(target=self._run, name="inotrace-drain", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         self._stop.set()
         self._thread.join()
+        sys.setswitchinterval(self._switch_s)
         self._close_rings()
 
     def take(self) -> Round:
@@ -136,7 +159,10 @@ class Stream:
 
     def _open_arrivals(self) -> None:
         def on_arrival(_cpu: int, address: int, _size: int) -> None:
-            self._arrivals.append(Arrival(*ARRIVAL.unpack(ctypes.string_at(address, ARRIVAL.size))))
+            arrival = Arrival(*ARRIVAL.unpack(ctypes.string_at(address, ARRIVAL.size)))
+            # the others only wake
+            if arrival.tgid:
+                self._arrivals.append(arrival)
 
         # a lost wake-up costs at most a symbol; the callback only keeps BCC from printing
         self._bpf[b"arrivals"].open_perf_buffer(
@@ -153,7 +179,7 @@ class Stream:
         for cpu in self._rings.keys() - online:
             gone = self._rings.pop(cpu)
             # what it had to tell must not be lost with its buffers, however much waits already
-            self._keep(_taken(gone), self._drained_until)
+            self._keep(self._taken([gone]), self._drained_until)
             _close(gone)
         for cpu in online - self._rings.keys():
             # one that is refused may be on its way out: the next look tries again
@@ -165,7 +191,7 @@ class Stream:
         rings: list[Ring] = []
         try:
             for output in self._outputs:
-                rings.append(Ring(cpu, self._pages if output == b"events" else _FEW_PAGES))
+                rings.append(Ring(cpu, self._pages_of(output)))
             for output, ring in zip(self._outputs, rings):
                 table = self._bpf[output]
                 table[table.Key(cpu)] = table.Leaf(ring.fd)
@@ -174,8 +200,18 @@ class Stream:
             raise
         return rings
 
+    def _pages_of(self, output: bytes) -> int:
+        share = {
+            b"events": self._pages,
+            b"copies": max(self._pages // _COPIES_SHARE, _FEW_PAGES),
+        }
+        return share.get(output, _FEW_PAGES)
+
     def _run(self) -> None:
         try:
+            # what it is late for is lost or healed at a price; it never works for long
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
             next_look = time.monotonic()
             while not self._stop.is_set():
                 if time.monotonic() >= next_look:
@@ -185,6 +221,7 @@ class Stream:
                 while self._arrivals:
                     self._on_arrival(self._arrivals.popleft())
                 self._drain()
+                self._on_drained()
         except BaseException as error:
             with self._lock:
                 self._failure = error
@@ -195,9 +232,21 @@ class Stream:
             time.sleep(_POLL_MS / 1000)
             return
         before = time.monotonic_ns()
-        contents = _taken(chain.from_iterable(self._rings.values()))
+        contents = self._taken(self._rings.values())
         self._last_round = sum(map(len, contents))
         self._keep(contents, before)
+
+    def _taken(self, rings: Iterable[list[Ring]]) -> list[bytes]:
+        """What the buffers hold; what copies tell is learned."""
+        by_output = list(zip(*rings))
+        if not by_output:
+            return []
+        contents = _contents(chain.from_iterable(by_output[:-1]))
+        # after the calls: each copy was sent before its call, so none is missing now
+        for content in _contents(by_output[-1]):
+            for record in records(content):
+                self._on_copy(decode_copy(record))
+        return contents
 
     def _keep(self, contents: list[bytes], drained_until: int) -> None:
         with self._lock:
@@ -212,7 +261,7 @@ class Stream:
             _close(self._rings.popitem()[1])
 
 
-def _taken(rings: Iterable[Ring]) -> list[bytes]:
+def _contents(rings: Iterable[Ring]) -> list[bytes]:
     return [content for ring in rings if (content := ring.take())]
 
 

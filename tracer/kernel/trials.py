@@ -32,8 +32,8 @@ _PROBE_READ_USER, _PROBE_READ_KERNEL = 112, 113
 _MAP_TYPE_ARRAY = 2
 # union bpf_attr, as BPF_MAP_CREATE has it up to map_flags
 _TABLE = struct.Struct("=IIIII")
-# all of ours together are 33 MiB on a machine of two processors
-_TABLE_PAGES = 10240
+# all of ours together are 48 MiB on a machine of two processors
+_TABLE_PAGES = 14336
 # union bpf_attr, as BPF_PROG_LOAD has it up to attach_prog_fd
 _LOAD = struct.Struct("=IIQQIIQII16sIIIIQIIQIII")
 _OPEN = struct.Struct("=QII")

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from rich.cells import cell_len
+
 from tracer.core.events import (
     CALL_NAMES,
     CallEvent,
@@ -17,7 +19,7 @@ from tracer.core.events import (
 )
 from tracer.core.stack import Stack
 from tracer.views.json_report import frame_object
-from tracer.views.report import frame_columns
+from tracer.views.stacks import caveat, frame_rows
 from tracer.views.text import counted, decoded, printable, shortened
 
 SCHEMA = "inotrace.events/1"
@@ -25,6 +27,7 @@ SCHEMA = "inotrace.events/1"
 _COLUMNS = "{:<15} {:>7} {:<15} {:<9} {:>4} {:<8} {}"
 _SHORT_CALLS = {Op.INIT: "init", Op.ADD: "add_watch", Op.RM: "rm_watch"}
 _FRAME_INDENT = " " * 16
+_LEAST_DETAILS = 10
 
 
 class Printer(Protocol):
@@ -74,16 +77,20 @@ class Lines:
         return self._fitted(head)
 
     def call(self, event: CallEvent, stack: Stack) -> str:
-        line = _COLUMNS.format(
+        head = _COLUMNS.format(
             self._clock.text(event.ts),
             event.caller.process.pid,
             printable(event.caller.comm),
             _SHORT_CALLS[Op(event.op)],
             _instance_fd(event),
             _result(event),
-            _details(event),
+            "",
         )
-        stack_lines = _stack_lines(stack) if self._stacks else ()
+        details = _details(event)
+        if self._width is not None:
+            details = shortened(details, max(self._width - cell_len(head), _LEAST_DETAILS))
+        line = head + details
+        stack_lines = _stack_lines(stack, self._width) if self._stacks else ()
         return "".join(map(self._fitted, (line, *stack_lines)))
 
     def footer(self, printed: int, lost: int) -> str:
@@ -170,11 +177,10 @@ def _details(event: CallEvent) -> str:
     return f"{path}  {'|'.join(mask_names(event.arg))}"
 
 
-def _stack_lines(stack: Stack) -> Iterator[str]:
-    if not stack.frames:
-        yield f"{_FRAME_INDENT}stack missing: {printable(stack.reason)}"
-        return
-    for frame in stack.frames:
-        yield _FRAME_INDENT + "  ".join(filter(None, frame_columns(frame)))
-    if stack.reason:
-        yield f"{_FRAME_INDENT}callers unknown: {printable(stack.reason)}"
+def _stack_lines(stack: Stack, width: int | None) -> Iterator[str]:
+    """All frames: this is the stream, which leaves nothing out."""
+    room = None if width is None else width - len(_FRAME_INDENT)
+    for name, place in frame_rows(stack.frames, room):
+        yield _FRAME_INDENT + name + place
+    if caveat(stack):
+        yield _FRAME_INDENT + caveat(stack)

@@ -68,7 +68,10 @@ def report_object(report: Report) -> dict[str, Any]:
 
 
 def frame_object(frame: Frame) -> dict[str, Any]:
-    """A frame; `offset` counts from the start of the function, else of the module."""
+    """
+    A frame; `offset` is in bytes, from the start of the function if there is one, else it is where
+    addr2line(1) finds it in the module. `address` is where it was in the process.
+    """
     return {
         "function": frame.function,
         "file": frame.file,
@@ -76,6 +79,7 @@ def frame_object(frame: Frame) -> dict[str, Any]:
         "module": _text(frame.module),
         "offset": frame.offset,
         "build_id": frame.build_id,
+        "address": frame.address,
     }
 
 

@@ -7,16 +7,15 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from tracer.core.report import EndedRow, ProcessRow, Report, SiteRow
-from tracer.core.stack import own_frames
 from tracer.core.verdict import duration
 from tracer.views.columns import Column, aligned
 from tracer.views.report import (
     all_processes,
-    frame_columns,
     limit_sentence,
     more_processes,
     process_columns,
 )
+from tracer.views.stacks import place_name
 from tracer.views.text import printable
 
 _SITES = 6
@@ -83,12 +82,8 @@ def _sites(sites: Sequence[SiteRow], width: int) -> Iterator[Text]:
     if not sites:
         yield Text("no place in the code has added a watch that is still there", "dim")
         return
-    rows = [(f"{site.live:,}", f"{site.added:,}", *_place(site)) for site in sites]
+    rows = [
+        (f"{site.live:,}", f"{site.added:,}", place_name(site.stack), printable(site.comm))
+        for site in sites
+    ]
     yield from aligned(rows, _SITE_COLUMNS, width, header=("LIVE", "ADDED", "FROM", "IN"))
-
-
-def _place(site: SiteRow) -> tuple[str, str]:
-    comm = printable(site.comm)
-    if not site.stack.frames:
-        return f"stack missing: {printable(site.stack.reason)}", comm
-    return frame_columns(own_frames(site.stack)[0])[0], comm

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from rich.cells import cell_len
 from rich.text import Text
 
 from tracer.core.accounts import Cause
@@ -18,16 +17,15 @@ from tracer.core.report import (
     SiteRow,
     UserLimits,
 )
-from tracer.core.stack import Frame, Stack, StackState, own_frames
 from tracer.core.verdict import Verdict, duration
 from tracer.views.columns import Column, aligned
+from tracer.views.stacks import place_name, stack_lines
 from tracer.views.text import counted, printable, shortened
 
 _SITES_SHOWN = 10
 _BRIEF_SITES_SHOWN = 5
 _PROCESSES_SHOWN = 15
 _FAILURES_SHOWN = 8
-_FRAMES_SHOWN = 8
 _LABEL = 6
 _ROOM_FOR_REASONS = 80
 _STYLES = {
@@ -144,7 +142,7 @@ def _wrapped(sentence: str, width: int, indent: int = 0, style: str = "yellow") 
 def _full_sites(sites: Sequence[SiteRow], width: int, full_stacks: bool) -> Iterator[Text]:
     for site in sites[:_SITES_SHOWN]:
         yield _label(site.verdict, _headline(site))
-        yield from _stack_lines(site.stack, width, full_stacks)
+        yield from stack_lines(site.stack, width, _LABEL, full=full_stacks)
         for i, evidence in enumerate(site.evidence):
             yield Text(f"  {'why' if i == 0 else '':<5} {evidence.text}")
         yield from _where(site, width)
@@ -179,44 +177,6 @@ def _where_in(site: SiteRow) -> str:
     if len(site.pids) == 1:
         return f"{comm}[{site.pids[0]}]"
     return f"{comm} ({len(site.pids):,} processes)"
-
-
-def _stack_lines(stack: Stack, width: int, full_stacks: bool) -> Iterator[Text]:
-    if not stack.frames:
-        yield Text(f"{'':<{_LABEL}}stack missing: {printable(stack.reason)}", "yellow")
-        return
-    frames = stack.frames if full_stacks else own_frames(stack)[:_FRAMES_SHOWN]
-    rows = [frame_columns(frame) for frame in frames]
-    room = max(width - _LABEL - 20, 20)
-    column = min(max(cell_len(function) for function, _ in rows), room)
-    for i, (function, place) in enumerate(rows):
-        name = shortened(function, room)
-        line = Text(f"{'':<{_LABEL}}")
-        line.append(name + " " * (column - cell_len(name)), "bold" if i == 0 else "")
-        line.append(f"  {shortened(place, max(width - line.cell_len - 2, 10))}", "dim")
-        line.rstrip()
-        yield line
-    yield from _stack_rest(stack, len(frames))
-
-
-def _stack_rest(stack: Stack, shown: int) -> Iterator[Text]:
-    hidden = len(stack.frames) - shown
-    if hidden:
-        whose = " of runtime and library" if shown == len(own_frames(stack)) else ""
-        frames = counted(hidden, "more frame")
-        yield Text(f"{'':<{_LABEL}}+ {frames}{whose}   --full-stacks", "dim")
-    if stack.state is StackState.TRUNCATED:
-        yield Text(f"{'':<{_LABEL}}callers unknown: {printable(stack.reason)}", "dim")
-
-
-def frame_columns(frame: Frame) -> tuple[str, str]:
-    """A frame as two columns: the function, and where it is."""
-    module = printable((frame.module or b"?").rpartition(b"/")[2])
-    if frame.function is None:
-        return f"{module}+{frame.offset:#x}", ""
-    if frame.file is not None:
-        return printable(frame.function), f"{printable(frame.file)}:{frame.line}"
-    return printable(frame.function), module
 
 
 def _where(site: SiteRow, width: int) -> Iterator[Text]:
@@ -256,7 +216,10 @@ def _clean(report: Report, width: int) -> Iterator[Text]:
 
 def _brief(sites: Sequence[SiteRow], numbers: Sequence[int], width: int) -> Iterator[Text]:
     shown = list(zip(sites, numbers))[:_BRIEF_SITES_SHOWN]
-    rows = [(f"{number:,}", *_brief_place(site), _why(site)) for site, number in shown]
+    rows = [
+        (f"{number:,}", place_name(site.stack), _where_in(site), _why(site))
+        for site, number in shown
+    ]
     columns = (
         Column(right=True),
         Column(shrink=True),
@@ -267,12 +230,6 @@ def _brief(sites: Sequence[SiteRow], numbers: Sequence[int], width: int) -> Iter
     yield from aligned(rows, columns, width, indent=_LABEL)
     if len(sites) > len(shown):
         yield Text(f"{'':<{_LABEL}}and {counted(len(sites) - len(shown), 'more place')}", "dim")
-
-
-def _brief_place(site: SiteRow) -> tuple[str, str]:
-    if not site.stack.frames:
-        return f"stack missing: {printable(site.stack.reason)}", _where_in(site)
-    return frame_columns(own_frames(site.stack)[0])[0], _where_in(site)
 
 
 def _why(site: SiteRow) -> str:
