@@ -87,6 +87,9 @@ case " $* " in
 esac
 [ ! -p "$state/inside" ] || { echo >"$state/inside" && read -r _ <"$state/go-on"; }
 [ -e "$state/lists" ] || { echo "unknown package" && exit 1; }
+case " $* " in
+    *" $(cat "$state/unknown" 2>/dev/null || echo none) "*) echo "unknown package" && exit 1 ;;
+esac
 for package; do
     case $package in
         python*-b*cc) touch "$state/bcc" ;;
@@ -255,6 +258,34 @@ def test_demo_also_installs_a_compiler(machine: Machine, family: str) -> None:
     assert call.endswith(" " + compiler_packages)
     assert not machine.run("demo").stderr
     assert machine.changes() == []
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tests_also_install_the_programs_they_trace(machine: Machine, family: str) -> None:
+    os_release, manager, _, _ = FAMILIES[family]
+    machine.os_release(os_release)
+    machine.fake("node", "")
+
+    assert machine.run("--bootstrap", "test").returncode == 0
+
+    wanted = machine.calls(manager)[-1].split()
+    assert {"gdb", "inotify-tools"} < set(wanted)
+    assert not [each for each in wanted if each.startswith("node")]
+    machine.run("--bootstrap", "test")
+    assert machine.changes() == []
+
+
+def test_a_program_for_tests_that_is_nowhere_to_be_had_does_not_keep_others_away(
+    machine: Machine,
+) -> None:
+    (machine.state / "unknown").write_text("musl-tools")
+
+    result = machine.run("--bootstrap", "test")
+
+    assert result.returncode == 0
+    assert result.stderr.endswith("inotrace: no musl-tools: its tests will be skipped\n")
+    installed = [call.split()[-1] for call in machine.calls("apt-get")]
+    assert installed.index("gdb") < installed.index("musl-tools") < installed.index("nodejs")
 
 
 def test_options_before_demo_do_not_hide_it(ready: Machine) -> None:

@@ -26,7 +26,7 @@ ROOT = f"PARTUUID={_SIGNATURE:08x}-01"
 _PACKAGES = ("python3-bpfcc", "gcc", "libc6-dev", "iproute2", "mount", "util-linux")
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 # Tools of the checkout, of no use in a guest.
-_NOT_IN_GUESTS = ("hatchling", "mypy", "ruff")
+_NOT_IN_GUESTS = ("hatchling", "mypy", "ruff", "watchdog", "watchfiles")
 # pip judges by its own Python what only older ones need.
 _ONLY_FOR_OLDER_PYTHON = ("exceptiongroup", "tomli", "typing_extensions")
 
