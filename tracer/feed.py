@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from itertools import chain
 
 from tracer.core.accounts import Cause
-from tracer.core.events import CallEvent, Event, GoneEvent, TallyEvent
+from tracer.core.events import CallEvent, Event, GoneEvent, TallyEvent, WalkEnd
 from tracer.core.order import SLACK_NS, Order, Traced
 from tracer.core.stack import missing
 from tracer.core.wire import Arrival, decode
@@ -29,6 +29,7 @@ _make_traced = Traced._make
 # Events that wait for their turn while more is taken back, at some 400 bytes each.
 _HELD_BACK_MAX = 131_072
 _NO_CALL = missing("not a call")
+_COPIES_WITHIN_S = 1.0
 
 
 class Feed:
@@ -134,7 +135,11 @@ class Feed:
         lost = self.probe.counters().lost
         if lost != self.lost:
             self.lost = lost
-            recovered = list(self._symbolized(self._spill.take()))
+            refused = list(self._spill.take())
+            if any(_needs_copy(event) for event in refused):
+                # which has a buffer of its own, and may still be there
+                self._stream.wait_drained(time.monotonic_ns(), _COPIES_WITHIN_S)
+            recovered = list(self._symbolized(refused))
             self.recovered += sum(isinstance(traced.event, CallEvent) for traced in recovered)
             self._order.add(recovered)
         self.healed_until = now
@@ -157,3 +162,8 @@ class Feed:
 
 def _decoded(contents: Iterable[bytes]) -> Iterator[Event]:
     return map(decode, chain.from_iterable(map(records, contents)))
+
+
+def _needs_copy(event: CallEvent | TallyEvent) -> bool:
+    call = event.call if isinstance(event, TallyEvent) else event
+    return call.caller.stack.end == WalkEnd.NO_ROW

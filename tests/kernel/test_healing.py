@@ -138,7 +138,7 @@ def test_a_flood_from_places_never_seen_is_whole_and_no_stack_is_wrong(
     for cut in sites:
         shown = [frame["function"] for frame in cut["frames"]]
         assert shown == names[: len(shown)]
-        assert cut is whole or (cut["stack"], cut["stack_reason"]) == ("truncated", _TOO_MANY)
+        assert cut is whole or (cut["stack"], cut["stack_reason"]) == ("truncated", _TOO_MANY), cut
 
 
 def test_a_refused_call_is_told_all_the_same(

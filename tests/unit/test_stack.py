@@ -275,10 +275,10 @@ def test_a_place_in_a_script_is_the_same_when_the_interpreter_has_become_warm() 
 
 
 def test_the_interpreter_alone_is_told_apart_by_all_its_frames() -> None:
-    warm = _of(b"/usr/bin/node", "Builtins_CallApiCallback")
-    cold = _of(b"/usr/bin/node", "Builtins_HandleApiCall", "Builtins_CEntry_Return1")
+    one = _of(b"/usr/bin/python3.11", "PyEval_EvalCode", "Py_RunMain")
+    other = _of(b"/usr/bin/python3.11", "PyObject_Vectorcall", "Py_RunMain")
 
-    assert _stack(WRAPPER, *cold).identity != _stack(WRAPPER, *warm).identity
+    assert _stack(WRAPPER, *one).identity != _stack(WRAPPER, *other).identity
 
 
 def test_inlined_functions_count() -> None:
@@ -330,3 +330,16 @@ def test_some_frames_are_always_own_and_none_of_the_program_is_left_out(
     assert [frame for frame in own if not is_runtime(frame)] == [
         frame for frame in frames if not is_runtime(frame)
     ]
+
+
+def test_a_script_without_names_is_one_place_wherever_its_code_is() -> None:
+    """GIVEN code that V8 moves and makes faster THEN the calls before and after are one place."""
+    watch = Frame("uv_fs_event_start", b"/usr/bin/node", 3)
+    interpreted = Frame("Builtins_InterpreterEntryTrampoline", b"/usr/bin/node", 7)
+    compiled, moved = (Frame(None, b"[anon]", address) for address in (0x7F11, 0x7F77))
+    start = Frame("node::Start(int, char**)", b"/usr/bin/node", 5)
+
+    before = _stack(watch, interpreted, interpreted, compiled, start)
+    assert before.identity == _stack(watch, moved, interpreted, start).identity
+    assert before.identity != _stack(watch, start).identity
+    assert before.identity != _stack(watch, interpreted, watch, interpreted, start).identity

@@ -83,6 +83,13 @@ def is_made_at_run_time(module: bytes | None) -> bool:
     return module is not None and module.startswith(b"[anon")
 
 
+def runs_script(function: str | None, module: bytes | None) -> bool:
+    """Whether it is a script's code of which no name is known, or V8's that runs it."""
+    if function is None:
+        return is_made_at_run_time(module)
+    return function.startswith("Builtins_")
+
+
 def is_main_around_rust(function: str | None, called: str | None) -> bool:
     """Whether it is the main of C that Rust's compiler makes to call the program's."""
     return function == "main" and (called or "").startswith("std::rt::lang_start")

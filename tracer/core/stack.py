@@ -10,6 +10,7 @@ from tracer.core.runtime_frames import (
     is_made_at_run_time,
     is_main_around_rust,
     part_of,
+    runs_script,
 )
 
 
@@ -55,13 +56,25 @@ class Stack(NamedTuple):
         The offset counts only where there is no function name: inside a function it differs
         between builds and call sites of one line, and says nothing to a reader. Neither do build,
         file and line; functions inlined there count. What an interpreter does between functions
-        of a script changes as they get warm, and does not count.
+        of a script changes as they get warm, and does not count; where they have no names, all
+        that it does in a row is one, since their code moves.
         """
         frames = own_frames(self) if _has_script(self.frames) else self.frames
-        return tuple(
-            (frame.function, frame.module, 0 if frame.function else frame.offset)
-            for frame in frames
-        )
+        found: list[tuple[str | None, bytes | None, int]] = []
+        for place in map(_as_place, frames):
+            if place != _SCRIPT or found[-1:] != [_SCRIPT]:
+                found.append(place)
+        return tuple(found)
+
+
+# Functions of a script of which no names are known, and the code that runs them.
+_SCRIPT = (None, None, 0)
+
+
+def _as_place(frame: Frame) -> tuple[str | None, bytes | None, int]:
+    if runs_script(frame.function, frame.module):
+        return _SCRIPT
+    return frame.function, frame.module, 0 if frame.function else frame.offset
 
 
 def missing(reason: str) -> Stack:

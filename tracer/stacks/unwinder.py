@@ -21,8 +21,9 @@ from tracer.stacks.row import UNKNOWN, Flag, From, Row
 from tracer.stacks.row_compiler import compiled
 
 _WORD = struct.Struct("<Q")
-# A stack takes a millisecond at worst; tables that were made to take longer wait for nobody.
-_BUDGET_S = 0.5
+# Of this thread's own time. A program's first stack takes some milliseconds, on an emulated
+# machine half a second; tables that were made to take longer are not read to their end.
+_BUDGET_S = 1.0
 _ADDRESS_MAX = (1 << 64) - 1
 
 
@@ -139,7 +140,7 @@ class _Unwinder:
     def run(self) -> Unwinding:
         frames: list[int] = []
         end = WalkEnd.TOO_DEEP
-        begin = time.monotonic()
+        begin = time.thread_time()
         while self._kept + len(frames) < FRAMES_MAX:
             frames.append(self._point.pc)
             try:
@@ -147,8 +148,10 @@ class _Unwinder:
             except _Stop as stop:
                 end = stop.end
                 break
-            if time.monotonic() - begin > _BUDGET_S:
+            if time.thread_time() - begin > _BUDGET_S:
                 end = WalkEnd.TOO_SLOW
+                # or each call from there would cost as much
+                self._remember(self._point, UNKNOWN)
                 break
         return Unwinding(self._kept, tuple(frames), end, self._guessed, self._rows)
 
