@@ -22,7 +22,7 @@ from tracer.stacks.collector import Stacks
 from tracer.stacks.unwinder import Unwinding
 from tracer.targets.processes import ProcessTable
 
-pytestmark = [pytest.mark.usefixtures("root"), pytest.mark.kernels]
+pytestmark = pytest.mark.usefixtures("root")
 
 _CALLS = 29
 _TOO_DEEP_TO_COPY = "too deep to be looked at as a whole; the next call may tell more"
@@ -93,7 +93,7 @@ def _recorded(program: Path, folder: Path, seed: int, mode: Mode, rounds: int = 
     return recorder
 
 
-@pytest.mark.parametrize("seed", [23, 1173])
+@pytest.mark.parametrize("seed", [pytest.param(23, marks=pytest.mark.kernels), 1173])
 def test_both_find_the_same_frames(
     labyrinth: Path, tmp_path: Path, copying_all: None, mode: Mode, seed: int
 ) -> None:
