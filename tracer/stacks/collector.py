@@ -26,6 +26,7 @@ _WORD = 8
 _KEEP_ENDED_S = 10.0
 # How old may be what is known of the libraries of a program that calls.
 _LOOK_EVERY_S = 1.0
+_TIDIED_AT_ONCE = 16
 
 _UNFINISHED = frozenset({int(WalkEnd.NO_ROW), int(WalkEnd.KEPT)})
 _ENDED = "the process ended before its symbols could be read"
@@ -72,6 +73,7 @@ class Stacks:
         self._images: OrderedDict[ImageKey, _Known] = OrderedDict()
         self._learned: OrderedDict[tuple[int, int], Unwinding] = OrderedDict()
         self._looking = Pace()
+        self._turn = 0
         self._stacks: dict[tuple[ImageKey, int, RawStack], Stack] = {}
         self._of_callers: dict[int, _Resolved] = {}
 
@@ -104,8 +106,10 @@ class Stacks:
     def tidy(self) -> None:
         with self._lock:
             images = list(self._images.items())
-        for key, known in images:
-            self._tidy_image(key, known)
+        # some at a time, since this comes fifty times a second
+        for at in range(min(len(images), _TIDIED_AT_ONCE)):
+            self._tidy_image(*images[(self._turn + at) % len(images)])
+        self._turn += _TIDIED_AT_ONCE
         self._modules.close_files()
 
     def _tidy_image(self, key: ImageKey, known: _Known) -> None:

@@ -85,6 +85,7 @@ class MappedFile:
                 self._file = file
                 self._opened(self)
                 return file
+            file.close()
         return None
 
 
