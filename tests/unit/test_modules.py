@@ -13,7 +13,7 @@ from frame_tables import TEXT, entries, frame_index, program
 
 from tracer.stacks import modules as modules_module
 from tracer.stacks.mapped_file import Location
-from tracer.stacks.mappings import Mapping
+from tracer.stacks.mappings import Mapping, read_mappings
 from tracer.stacks.module import Module
 from tracer.stacks.modules import Mapped, Modules
 from tracer.stacks.registers import OWN
@@ -284,3 +284,31 @@ def test_programs_cannot_make_up_any_number_of_them(
     assert all(each is not None and each.leaving(_PLACE) is None for each in found)
     assert modules.in_memory(b"99") is found[99]
     assert modules.in_memory(b"0") is not found[0]
+
+
+def test_a_file_is_known_without_its_process_while_it_is_open(modules: Modules, file: Path) -> None:
+    """GIVEN a process that ended WHEN another has the same file open THEN that serves for both."""
+    found = _mapped(modules, file)
+    modules.hold([found.file])
+    mapping = _location(file).mapping
+    assert modules.known(mapping) is found
+    assert modules.known(mapping._replace(ino=mapping.ino + 1)) is None
+
+    modules.release([found.file])
+    modules.close_files()
+    assert modules.known(mapping) is None
+
+
+def test_our_own_c_library_is_held_until_all_is_closed(modules: Modules) -> None:
+    before = _descriptors()
+    modules.hold_own()
+    modules.close_files()
+    (library,) = (
+        mapping
+        for mapping in read_mappings(os.getpid()).all
+        if os.path.basename(mapping.name).startswith((b"libc.so", b"libc-", b"libc.musl"))
+    )
+    assert modules.known(library) is not None
+
+    modules.close()
+    assert _descriptors() == before

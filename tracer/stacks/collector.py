@@ -79,6 +79,7 @@ class Stacks:
 
     def begin(self, walk: KernelWalk) -> None:
         self._walk = walk
+        self._modules.hold_own()
 
     def meet(self, arrival: Arrival) -> None:
         self._image(ImageKey(arrival.tgid, arrival.birth, arrival.exec_id), arrival.stack)
@@ -136,7 +137,7 @@ class Stacks:
         with self._lock:
             while self._images:
                 self._images.popitem()[1].image.close()
-        self._modules.close_files()
+        self._modules.close()
         self._demangler.close()
 
     def _unwound(self, copy: StackCopy) -> Unwinding:

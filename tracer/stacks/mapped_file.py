@@ -67,6 +67,10 @@ class MappedFile:
         """Whether what was read just now is what there is."""
         return self._file is not None or self.open() is not None
 
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
+
     def close(self) -> None:
         self._file = None
         self._block = -1, b""

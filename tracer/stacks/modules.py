@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from typing import Callable, NamedTuple
 
 from tracer.stacks.elf import BytesContent
 from tracer.stacks.mapped_file import FileIdentity, Location, MappedFile, identified
+from tracer.stacks.mappings import Mapping, read_mappings
 from tracer.stacks.module import Module
 from tracer.stacks.symbol_cache import SymbolCache
 
@@ -17,6 +19,7 @@ _MODULES_MAX = 512
 _IN_MEMORY_MAX = 32
 # Files held open at a time, well below the 1,024 that a process may have by default.
 _OPEN_MAX = 400
+_C_LIBRARY = (b"libc.", b"libc-", b"ld-")
 
 
 class Mapped(NamedTuple):
@@ -55,6 +58,24 @@ class Modules:
             found.file.location = location
             return found
 
+    def known(self, mapping: Mapping) -> Mapped | None:
+        """The module of a mapped file, without the process: it is open for another."""
+        # open, so that no other file can have its number by now
+        with self._lock:
+            for identity, found in self._modules.items():
+                is_same = (identity.dev, identity.ino) == (mapping.dev, mapping.ino)
+                if is_same and found.file.is_open:
+                    return found
+        return None
+
+    def hold_own(self) -> None:
+        """Our own C library, which most programs have: they may end before theirs is read."""
+        pid = os.getpid()
+        for mapping in read_mappings(pid).all:
+            if os.path.basename(mapping.name).startswith(_C_LIBRARY):
+                found = self.mapped(Location(pid, mapping))
+                self.hold([found.file] if found is not None else [])
+
     def hold(self, files: Iterable[MappedFile]) -> None:
         """Keep them open until they are released, as far as there is room."""
         with self._lock:
@@ -80,6 +101,11 @@ class Modules:
                 module = Module(BytesContent(content), self._demangler, self._symbols)
                 self._in_memory[content] = module
             return self._in_memory[content]
+
+    def close(self) -> None:
+        """All of them, whoever holds them."""
+        while self._open:
+            self._open.pop().close()
 
     def close_files(self) -> None:
         """Those that nobody holds, and those beyond the limit; they are opened again when read."""

@@ -48,6 +48,10 @@ class ProcessCode:
         with suppress(OSError):
             self._memory = FileIO(f"/proc/{pid}/mem")
         self.look_again()
+        # at once, as the process may end any moment; the rest can wait, and may never be needed
+        with suppress(OSError, StopIteration):
+            program = os.readlink(f"/proc/{pid}/exe".encode())
+            self.module(next(each for each in self.mappings.all if each.name == program))
 
     def close(self) -> None:
         self.release_files()
@@ -147,6 +151,8 @@ class ProcessCode:
         found = self._modules.mapped(Location(self._pid, mapping))
         # after an exec, other code may be where that of this program was
         if found is None or self.has_ended:
+            found = self._modules.known(mapping)
+        if found is None:
             return None
         if len(self._held) < _FILES_MAX:
             self._held[mapping] = found.file
