@@ -10,7 +10,6 @@ static __always_inline void announce(void *ctx, struct call_event *event, u64 ta
 {
 	struct arrival arrival = {
 		.birth = event->birth,
-		.stack = start_of_stack(task),
 		.tgid = event->head.tgid,
 		.exec_id = event->exec_id,
 	};
@@ -18,6 +17,7 @@ static __always_inline void announce(void *ctx, struct call_event *event, u64 ta
 
 	if (known && known->birth == arrival.birth && known->exec_id == arrival.exec_id)
 		return;
+	arrival.stack = start_of_stack(task);
 	announced.update(&arrival.tgid, &arrival);
 	arrivals.perf_submit(ctx, &arrival, sizeof(arrival));
 }
