@@ -69,8 +69,8 @@ class Outcome(NamedTuple):
     What one run came to.
 
     `error` is the line it ended with, else "". `truth` is where the kernel's list came from;
-    `names` whether the stacks have names of functions, `paths` whether the watches have theirs, and
-    `causes` whether it was seen why the watches went.
+    `names` whether the stacks have names of the program's functions, `paths` whether the watches
+    have theirs, and `causes` whether it was seen why the watches went.
     """
 
     error: str
@@ -194,7 +194,8 @@ def _outcome_of(report: Any, mode: Mode, said: str) -> Outcome:
     return Outcome(
         "",
         report["host"]["truth"],
-        names="inotify_add_watch" in functions,
+        # of the program itself, which is Python: the C library is inotrace's own as well
+        names=any((function or "").startswith(("Py", "_Py")) for function in functions),
         paths=bool(paths) and all(str(path).startswith("/") for path in paths),
         # with tracepoints it depends on what has become of the inode meanwhile
         causes=mode is Mode.TRACEPOINT or (causes["rm_watch"], causes["deleted"]) == (1, 1),
