@@ -158,21 +158,26 @@ static __always_inline u64 copied_from(struct stack_walk *w, u64 call_sp)
 	return w->sp - call_sp < COPY_PAGES * PAGE_BYTES / 2 ? call_sp : w->sp;
 }
 
-/* page by page: the first that is missing is the end of the stack */
+/* page by page: one may be missing amid the others, having never been touched, or swapped out */
 static __always_inline u32 copy_pages(struct copy_scratch *c)
 {
 	u64 from = c->copy.base;
-	u32 bytes = -from & (PAGE_BYTES - 1);
+	u32 at = -from & (PAGE_BYTES - 1), bytes = 0;
 	int i;
 
-	if (bpf_probe_read_user(c->pages, bytes, (void *)from))
-		return 0;
+	c->copy.present = 0;
+	if (!bpf_probe_read_user(c->pages, at, (void *)from)) {
+		c->copy.present = 1;
+		bytes = at;
+	}
 #pragma unroll
 	for (i = 1; i < COPY_PAGES; i++) {
-		if (bpf_probe_read_user(&c->pages[bytes & 0xffff], PAGE_BYTES,
-					(void *)(from + bytes)))
-			break;
-		bytes += PAGE_BYTES;
+		if (!bpf_probe_read_user(&c->pages[at & 0xffff], PAGE_BYTES,
+					 (void *)(from + at))) {
+			c->copy.present |= 1 << i;
+			bytes = at + PAGE_BYTES;
+		}
+		at += PAGE_BYTES;
 	}
 	return bytes;
 }

@@ -118,6 +118,8 @@ struct stack_copy {
 	__u64 stack;		/* as in struct arrival */
 	__u32 frames;		/* walked before that one */
 	__u32 bytes;		/* of the copy, which follows */
+	__u32 present;		/* its pages that could be read, a bit each; the first is partial */
+	__u32 unused;
 	__u64 registers[REGISTERS];	/* of the call, numbered as in DWARF */
 };
 

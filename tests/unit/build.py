@@ -179,6 +179,8 @@ def copy_record(copy: StackCopy, padding: int = 0) -> bytes:
         copy.stack,
         copy.frames,
         len(copy.content),
+        copy.present,
+        0,
         struct.pack("=33Q", *copy.registers),
     )
     return head + copy.content + b"\xa5" * padding

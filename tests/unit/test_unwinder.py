@@ -560,3 +560,13 @@ def test_nothing_is_raised_whatever_is_there(
     for key, row in found.rows.items():
         assert 0 <= key <= _WORD
         assert len(row.packed()) == 16
+
+
+def test_a_page_that_was_not_in_memory_is_not_taken_for_zeros() -> None:
+    """GIVEN a copy with a page missing amid it WHEN a frame is in that THEN the walk ends there."""
+    copy = StackCopy(1, Process(2, 3), 4, 5, 0, True, 0, 0, 0x1FF8, 0, 0, (), bytes(0x2008))
+    stack = unwinder._Copy(copy._replace(present=0b101))
+
+    assert (stack.word(0x1FF8), stack.word(0x2000), stack.word(0x3000)) == (0, None, 0)
+    aligned = unwinder._Copy(copy._replace(base=0x2000, present=0b010))
+    assert (aligned.word(0x2000), aligned.word(0x3000)) == (0, None)

@@ -126,6 +126,8 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
                 "stack",
                 "frames",
                 "bytes",
+                "present",
+                "unused",
                 "registers",
             ),
         ),
@@ -433,6 +435,7 @@ _copies = st.builds(
     frames=_U32,
     registers=st.tuples(*[_U64] * 33),
     content=st.binary(max_size=199),
+    present=_U32,
     is_cut=st.just(False),
 )
 
@@ -443,7 +446,9 @@ def test_a_copy_of_a_stack_survives_the_wire(copy: StackCopy, padding: int) -> N
 
 
 def test_a_copy_that_is_cut_is_an_error() -> None:
-    copy = StackCopy(1, Process(2, 3), 4, 5, 6, True, 7, 8, 9, 10, 0, tuple(range(33)), b"x" * 23)
+    copy = StackCopy(
+        1, Process(2, 3), 4, 5, 6, True, 7, 8, 9, 10, 0, tuple(range(33)), b"x" * 23, 1
+    )
     record = copy_record(copy)
 
     for length in (0, 23, len(record) - 1):

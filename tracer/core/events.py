@@ -107,7 +107,8 @@ class StackCopy(NamedTuple):
     `pc`, `sp` and `fp` are of the frame that the walk did not get beyond, the one after `frames`
     others; `is_exact` says that it was interrupted at `pc`, and is not waiting for a call before it
     to return. `stack` is where the whole of it begins, another after an exec. `content` are the
-    bytes from the address `base` on; there may be more if it `is_cut`.
+    bytes from the address `base` on; there may be more if it `is_cut`. `present` has a bit for each
+    page of it that could be read, the first for what comes before the first whole one.
     """
 
     ts: int
@@ -123,6 +124,7 @@ class StackCopy(NamedTuple):
     frames: int
     registers: tuple[int, ...]
     content: bytes
+    present: int = -1
     is_cut: bool = False
 
 

@@ -43,7 +43,7 @@ WATCH_ROW = struct.Struct("=QQiIII")
 USER_ROW = struct.Struct("=QQqqqqII")
 WALK_CONTROL = struct.Struct("=QQIIIIII")
 ARRIVAL = struct.Struct("=QQII")
-COPY = struct.Struct("=IIQQIIQQQQQII264s")
+COPY = struct.Struct("=IIQQIIQQQQQIIII264s")
 KEPT_KEY = struct.Struct("=QII")
 KEPT_COPY = struct.Struct(f"={COPY.size}s8192s")
 UNWIND_KEY = struct.Struct("=QQII")
@@ -243,7 +243,24 @@ def _decode_copy(record: bytes, is_whole: bool = True) -> StackCopy:
     if len(record) < COPY.size:
         raise WireError(f"copy of {len(record)} bytes")
     fields = COPY.unpack_from(record)
-    op, tgid, ts, birth, exec_id, tid, pc, sp, fp, base, stack, frames, size, registers = fields
+    (
+        op,
+        tgid,
+        ts,
+        birth,
+        exec_id,
+        tid,
+        pc,
+        sp,
+        fp,
+        base,
+        stack,
+        frames,
+        size,
+        present,
+        _,
+        registers,
+    ) = fields
     if op != Op.COPY:
         raise WireError(f"copy of kind {op}")
     if is_whole and len(record) < COPY.size + size:
@@ -262,6 +279,7 @@ def _decode_copy(record: bytes, is_whole: bool = True) -> StackCopy:
         frames=frames,
         registers=struct.unpack(f"={len(registers) // _FRAME_BYTES}Q", registers),
         content=record[COPY.size : COPY.size + size],
+        present=present,
         # the first of its pages is only a part of one
         is_cut=size > COPY_BYTES_MAX - _PAGE or size > len(record) - COPY.size,
     )

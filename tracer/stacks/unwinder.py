@@ -24,6 +24,7 @@ _WORD = struct.Struct("<Q")
 # Of this thread's own time. A program's first stack takes some milliseconds, on an emulated
 # machine half a second; tables that were made to take longer are not read to their end.
 _BUDGET_S = 1.0
+_PAGE = 4096
 _ADDRESS_MAX = (1 << 64) - 1
 
 
@@ -93,10 +94,15 @@ class _Copy:
         self._content = copy.content
         self._base = copy.base
         self._is_cut = copy.is_cut
+        self._present = copy.present
+        # a copy that begins with a whole page has nothing before it
+        self._first_page = (copy.base - 1) // _PAGE
 
     def word(self, address: int) -> int | None:
         offset = address - self._base
         if not 0 <= offset <= len(self._content) - _WORD.size:
+            return None
+        if not self._present >> address // _PAGE - self._first_page & 1:
             return None
         return int(_WORD.unpack_from(self._content, offset)[0])
 
