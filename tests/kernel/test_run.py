@@ -42,6 +42,7 @@ class Run:
 
     def __init__(self, inotrace: Start, program: Path, report: Path, *options: object) -> None:
         self._path = report
+        self._program = program
         self.tool = inotrace(
             *("run", "-f", "json", "-o", report, *options, "--", program), stdin=subprocess.PIPE
         )
@@ -53,10 +54,10 @@ class Run:
         return self.report(code, 23)
 
     def has_met_puppet(self) -> bool:
-        """Whether inotrace met the puppet: it keeps its memory open, for what follows a call."""
+        """Whether inotrace met the puppet: it holds its program open, for the names in it."""
         for fd in os.listdir(f"/proc/{self.tool.pid}/fd"):
             with suppress(FileNotFoundError):
-                if os.readlink(f"/proc/{self.tool.pid}/fd/{fd}") == f"/proc/{self.puppet.pid}/mem":
+                if os.readlink(f"/proc/{self.tool.pid}/fd/{fd}") == os.fspath(self._program):
                     return True
         return False
 
@@ -217,6 +218,7 @@ def test_what_only_exit_freed_is_live_and_what_was_deleted_before_is_not(
 ) -> None:
     traced = run("--mode", mode.value)
     fd = traced.puppet.ok("init")
+    until(traced.has_met_puppet, "inotrace met the puppet")
     for folder in folders:
         traced.puppet.ok("leak", fd, folder)
     for folder in folders[:17]:
