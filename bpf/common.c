@@ -15,6 +15,12 @@
 #ifndef FILTER_NAME
 #define FILTER_NAME	{}	/* trace processes whose comm contains these bytes */
 #endif
+#ifndef FILTER_CGROUP
+#define FILTER_CGROUP	0	/* trace processes in the cgroup of this id, or below, only */
+#endif
+#ifndef FILTER_HIERARCHY
+#define FILTER_HIERARCHY	0	/* where that is: 0 is version 2, as in /proc/PID/cgroup */
+#endif
 #ifndef SCOPED
 #define SCOPED		0	/* trace the processes listed in scope only */
 #endif
@@ -32,6 +38,17 @@
 #endif
 
 #define USERNS_LEVELS	33	/* create_user_ns() refuses to nest deeper */
+/* version 2, and of version 1 one for each of 16 controllers at most and some by name */
+#define HIERARCHIES	32
+/* the kernel sets no limit; containers are some 5 deep, and as many more where they nest */
+#define CGROUP_LEVELS	64
+
+/* a field that this kernel lacks has offset 0 */
+#if FILTER_CGROUP && !(OFF_TASK_STRUCT_CGROUPS && OFF_CSS_SET_DFL_CGRP && \
+	OFF_CSS_SET_CGRP_LINKS && OFF_CGRP_CSET_LINK_CGRP_LINK && OFF_CGROUP_KN && \
+	OFF_CGROUP_ROOT && OFF_CGROUP_ROOT_HIERARCHY_ID && OFF_CGROUP_SUBSYS_STATE_PARENT)
+#error "the type information of this kernel does not tell where cgroups are"
+#endif
 
 enum counter {
 	SUBMITTED,
@@ -156,13 +173,54 @@ static __always_inline bool has_wanted_name(u64 task)
 	return false;
 }
 
+/* of version 1 the links of the set tell, which are freed when its last task leaves: whoever is
+ * moved just now may be taken for outside, and what it then adds is found by the next walk */
+static __always_inline u64 cgroup_of(u64 css_set)
+{
+	u64 end = css_set + OFF_CSS_SET_CGRP_LINKS, node = end, cgroup;
+	int i;
+
+	if (!FILTER_HIERARCHY)
+		return read_u64(css_set + OFF_CSS_SET_DFL_CGRP);
+	for (i = 0; i < HIERARCHIES; i++) {
+		node = read_u64(node);
+		if (!node || node == end)
+			break;
+		cgroup = read_u64(node - OFF_CGRP_CSET_LINK_CGRP_LINK +
+				  OFF_CGRP_CSET_LINK_CGRP);
+		if (read_u32(read_u64(cgroup + OFF_CGROUP_ROOT) +
+			     OFF_CGROUP_ROOT_HIERARCHY_ID) == FILTER_HIERARCHY)
+			return cgroup;
+	}
+	return 0;
+}
+
+/* the process is where its first thread is, as in /proc/PID/cgroup */
+static __always_inline bool in_wanted_cgroup(u64 task)
+{
+	u64 leader = read_u64(task + OFF_TASK_STRUCT_GROUP_LEADER), css;
+	u64 cgroup = cgroup_of(read_u64(leader + OFF_TASK_STRUCT_CGROUPS));
+	int i;
+
+	for (i = 0; i < CGROUP_LEVELS && cgroup; i++) {
+		if (read_u64(read_u64(cgroup + OFF_CGROUP_KN) + OFF_KERNFS_NODE_ID) ==
+		    FILTER_CGROUP)
+			return true;
+		css = read_u64(cgroup + OFF_CGROUP_SELF + OFF_CGROUP_SUBSYS_STATE_PARENT);
+		cgroup = css ? read_u64(css + OFF_CGROUP_SUBSYS_STATE_CGROUP) : 0;
+	}
+	return false;
+}
+
 static __always_inline bool in_scope(u64 task, u32 tgid)
 {
 	if (SCOPED && !scope.lookup(&tgid))
 		return false;
 	if (FILTER_UID != -1 && effective_uid(task) != (u32)FILTER_UID)
 		return false;
-	return has_wanted_name(task);
+	if (!has_wanted_name(task))
+		return false;
+	return !FILTER_CGROUP || in_wanted_cgroup(task);
 }
 
 /* the fd table of the task: number of slots, bitmap of those in use, first slot */

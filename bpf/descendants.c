@@ -25,6 +25,9 @@ struct last_walk {
 BPF_PERF_OUTPUT(endings);
 BPF_PERCPU_ARRAY(last_walk, struct last_walk, 1);
 BPF_PROG_ARRAY(last_chain, 1);
+/* tid of the thread that starts a command right now, 0: none. Of its process,
+ * which is not in scope, only what this thread forks is. */
+BPF_ARRAY(spawner, u32, 1);
 
 static __always_inline void submit_last(void *ctx, struct last_walk *w)
 {
@@ -111,13 +114,26 @@ int on_last_walk(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+static __always_inline bool is_spawner(u32 tid)
+{
+	int zero = 0;
+	u32 *known = spawner.lookup(&zero);
+
+	return known && *known == tid;
+}
+
 int on_fork(struct bpf_raw_tracepoint_args *ctx)
 {
-	u32 parent = bpf_get_current_pid_tgid() >> 32;
+	u64 forking = bpf_get_current_pid_tgid();
+	u32 parent = forking >> 32;
 	u32 child = read_u32(ctx->args[1] + OFF_TASK_STRUCT_TGID);
 	u8 yes = 1;
 
-	if (child != parent && scope.lookup(&parent) && scope.update(&child, &yes))
+	if (child == parent)
+		return 0;
+	if (!scope.lookup(&parent) && !is_spawner((u32)forking))
+		return 0;
+	if (scope.update(&child, &yes))
 		count(UNFOLLOWED);
 	return 0;
 }

@@ -1,14 +1,13 @@
-"""Starting a command that waits until tracing is ready."""
+"""Starting a command as if inotrace were not in between, as often as asked and beside threads."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
-import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import NoReturn
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from tracer.errors import InotraceError
 
@@ -18,82 +17,60 @@ _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 class Command:
     """
-    A child process that has been forked but not yet become its program.
+    A program with its arguments, and what it is to find when it starts.
 
-    Create it before any thread exists. It keeps inotrace's standard streams, environment, working
-    directory and ignored signals; `stdout` is a descriptor to use instead of standard output. As a
-    context manager it ends what was not let start; if inotrace dies first, the program never
-    starts either. Raises InotraceError if there is no such program.
+    Make it before anything is prepared: its environment, blocked signals and memory lock limit are
+    those of this moment, which BCC and HeldSignals change. It keeps inotrace's standard streams,
+    working directory and ignored signals; `stdout` is a descriptor to use instead of standard
+    output. Raises InotraceError if there is no such program.
     """
 
     def __init__(self, argv: Sequence[str], stdout: int | None = None) -> None:
         self.argv = tuple(argv)
-        program = shutil.which(argv[0])
-        if program is None:
-            raise InotraceError(f"cannot run {argv[0]!r}: no such program")
-        gate_out, self._gate = os.pipe()
-        self._failure, failure_in = os.pipe()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # what comes for the child meanwhile stays pending until it is the program
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._program = _find(argv[0])
+        self._redirections = [] if stdout is None else [(os.POSIX_SPAWN_DUP2, stdout, 1)]
+        self._environment = os.environ.copy()
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._locked_bytes = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+
+    def start(self) -> Child:
+        """Raises InotraceError if the program cannot be executed."""
         try:
-            self.pid = os.fork()
-            if self.pid == 0:
-                os.close(self._gate)
-                os.close(self._failure)
-                if stdout is not None:
-                    os.dup2(stdout, 1)
-                _become(program, self.argv, gate_out, failure_in, mask)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(gate_out)
-        os.close(failure_in)
+            with _memory_lock_limit(self._locked_bytes):
+                # no Python runs in the child, so that threads may hold any lock meanwhile
+                pid = os.posix_spawn(
+                    self._program,
+                    self.argv,
+                    self._environment,
+                    file_actions=self._redirections,
+                    setsigmask=self._mask,
+                    setsigdef=_IGNORED_BY_PYTHON,
+                )
+        except OSError as error:
+            raise InotraceError(f"cannot run {self.argv[0]!r}: {error.strerror}") from error
+        return Child(pid)
+
+
+class Child:
+    """A started command. What still runs when inotrace ends is left alone."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
         self._status: int | None = None
-        self._released = False
-
-    def __enter__(self) -> Command:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._released:
-            self.end()
-
-    def release(self) -> None:
-        """Let the program start. Raises InotraceError if it cannot be executed."""
-        self._released = True
-        # if the child was killed while it waited, its status says so
-        with suppress(BrokenPipeError):
-            os.write(self._gate, b"x")
-        os.close(self._gate)
-        with os.fdopen(self._failure, "rb") as failure:
-            code = failure.read()
-        if code:
-            self._wait()
-            reason = os.strerror(int(code))
-            raise InotraceError(f"cannot run {self.argv[0]!r}: {reason}")
-
-    def end(self) -> None:
-        """Kill the program, or do not let it start."""
-        if self._status is not None:
-            return
-        if self._released:
-            os.kill(self.pid, signal.SIGKILL)
-        else:
-            os.close(self._gate)
-            os.close(self._failure)
-        self._wait()
-
-    def _wait(self) -> None:
-        self._status = os.waitpid(self.pid, 0)[1]
 
     def poll(self) -> bool:
-        """Whether the program has ended."""
+        """Whether it has ended."""
         if self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self._status = status
         return self._status is not None
+
+    def end(self) -> None:
+        """Kill it, unless it has ended."""
+        if not self.poll():
+            os.kill(self.pid, signal.SIGKILL)
+            self._status = os.waitpid(self.pid, 0)[1]
 
     @property
     def exit_code(self) -> int:
@@ -104,24 +81,22 @@ class Command:
         return os.WEXITSTATUS(self._status)
 
 
-def _become(
-    program: str, argv: tuple[str, ...], gate: int, failure: int, mask: Iterable[int]
-) -> NoReturn:
-    code = 127
+def _find(name: str) -> str:
+    program = shutil.which(name)
+    if program is None:
+        raise InotraceError(f"cannot run {name!r}: no such program")
+    return program
+
+
+@contextmanager
+def _memory_lock_limit(wanted: tuple[int, int]) -> Iterator[None]:
+    """Have it meanwhile: BCC raises it before Linux 5.11, and children inherit what it is."""
+    own = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    if own == wanted:
+        yield
+        return
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, wanted)
     try:
-        if os.read(gate, 1):
-            _leave_signals_alone(mask)
-            os.execv(program, argv)
-    except OSError as error:
-        os.write(failure, str(error.errno).encode())
-    except BaseException:
-        code = 126
-    os._exit(code)
-
-
-def _leave_signals_alone(mask: Iterable[int]) -> None:
-    """As they were when inotrace began: what was ignored then, as by nohup, still is."""
-    for number in signal.valid_signals():
-        if number in _IGNORED_BY_PYTHON or callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, own)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
 from tracer.core.events import CallEvent, Event, GoneEvent, TallyEvent, WalkEnd
 from tracer.core.order import SLACK_NS, Order, Traced
 from tracer.core.stack import missing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 from tracer.core.comparison import Difference
@@ -22,6 +22,7 @@ from tracer.kernel.truth import Truth, open_truth
 from tracer.snapshot import Snapshots
 from tracer.stacks.resolver import StackResolver
 from tracer.targets.aftermath import Aftermath
+from tracer.targets.cgroups import Cgroup
 from tracer.targets.processes import ProcessTable
 
 # Walks take at most a fiftieth of the time. They come on a timer, and sooner when the doorbell
@@ -34,22 +35,35 @@ _VERIFY_ATTEMPTS = 5
 _SETTLE_ATTEMPTS = 3
 # How long one step may take: under a flood the screen and Ctrl-C must not wait for its end.
 _STEP_S = 0.1
+# A call that is balanced at once is, in most programs, within this.
+_MARK_S = 0.2
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Whom to trace: all, or what matches everything given. `name` is a part of a comm."""
+    """
+    Whom to trace: all, or what matches everything given.
+
+    `name` is a part of a comm; `cgroup` is meant with all below it.
+    """
 
     pids: frozenset[int] = frozenset()
     uid: int | None = None
     name: bytes = b""
+    cgroup: Cgroup | None = None
 
     def includes(self, process: ProcessFacts) -> bool:
         """Whether a process is asked for."""
         return (
-            (not self.pids or process.pid in self.pids)
-            and self.uid in (None, process.uid)
+            self.uid in (None, process.uid)
             and self.name in process.comm
+            and self.includes_pid(process.pid)
+        )
+
+    def includes_pid(self, pid: int) -> bool:
+        """Whether the process is asked for, as far as its facts do not matter."""
+        return (not self.pids or pid in self.pids) and (
+            self.cgroup is None or self.cgroup.includes(pid)
         )
 
     def scope(self, *, stacks: bool = True, removal_stacks: bool = False) -> Scope:
@@ -58,6 +72,7 @@ class Filter:
             pids=self.pids or None,
             uid=self.uid,
             name=self.name,
+            cgroup=None if self.cgroup is None else (self.cgroup.hierarchy, self.cgroup.id),
             stacks=stacks,
             removal_stacks=removal_stacks,
         )
@@ -67,9 +82,9 @@ class Session:
     """
     A ledger kept equal to the kernel. Use as a context manager; not for several threads.
 
-    `older_s`: watches younger than this at the end are not judged. `descendants_of` traces that
-    process and all its descendants, and judges what only their end freed as if it were live.
-    `mode` None is the best that the kernel allows.
+    `older_s`: watches younger than this at the end are not judged. `follow` traces what is started
+    under :meth:`spawning` and all its descendants, and judges what only their end freed as if it
+    were live. `mode` None is the best that the kernel allows.
     """
 
     def __init__(
@@ -78,16 +93,16 @@ class Session:
         stacks: StackResolver,
         *,
         older_s: float,
-        descendants_of: int | None = None,
+        follow: bool = False,
         mode: Mode | None = None,
     ) -> None:
         self._filter = filter_
-        self._follows = descendants_of is not None
+        self.follows = follow
         self._processes = ProcessTable()
-        self._ledger = Ledger(keep_freed_by_exit=self._follows)
+        self._ledger = Ledger(keep_freed_by_exit=self.follows)
         scope = filter_.scope()
-        if descendants_of is not None:
-            scope = Scope(pids=frozenset({descendants_of}), follow=True)
+        if follow:
+            scope = Scope(pids=frozenset(), follow=True)
         self._feed = Feed(scope, stacks, self._processes, mode)
         self._walked_at = 0
         self._next_walk = 0.0
@@ -104,6 +119,8 @@ class Session:
                 older_s=older_s,
                 mode=self._feed.probe.mode.value,
                 truth=self._kernel.truth,
+                state_of=self._inodes.state,
+                exits_are_told=follow,
             )
             # twice: what the first walk finds, and is then updated, is not mistaken for an add
             self._take_baseline()
@@ -124,6 +141,10 @@ class Session:
             closing.callback(self._feed.close)
             if self._kernel is not None:
                 closing.callback(self._kernel.close)
+
+    def spawning(self) -> AbstractContextManager[None]:
+        """Put it around the start of a command, to follow that from its first instruction on."""
+        return self._feed.probe.spawning()
 
     def step(self) -> None:
         """Take in what happened, and compare with the kernel when it is time to."""
@@ -202,7 +223,34 @@ class Session:
 
     def has_descendants(self) -> bool:
         """Whether any process of the traced command is still there."""
-        return bool(self._feed.probe.scope_pids())
+        return self.follows and bool(self._feed.probe.scope_pids())
+
+    @property
+    def net(self) -> int:
+        """How many watches and instances came and stayed, as of the last step."""
+        return self._ledger.totals.net
+
+    def mark(self) -> int:
+        """
+        End a round of what is traced, if there is one, and begin the next; its number, from 1.
+
+        It takes a moment: what a busy program adds and removes meanwhile counts for no round. What
+        is there then is compared with the kernel.
+        """
+        self._apply(self._feed.all_until(time.monotonic_ns()))
+        self._ledger.begin_mark()
+        ends = time.monotonic() + _MARK_S
+        while time.monotonic() < ends:
+            time.sleep(_MARK_S / 10)
+            self.step()
+        self._reconcile(exact=True)
+        self._ledger.mark(time.monotonic_ns())
+        return len(self._ledger.marks)
+
+    def end_round(self) -> None:
+        """End the round that a mark began, if there was one."""
+        if self._ledger.marks:
+            self.mark()
 
     def live(self) -> Report:
         """How it stands; no verdicts."""
@@ -242,7 +290,7 @@ class Session:
     def _scope(self) -> Callable[[WalkedInstance], bool]:
         # an instance that was traced stays so, whoever holds it by now
         known = self._ledger.instances
-        pids = self._feed.probe.scope_pids() if self._follows else None
+        pids = self._feed.probe.scope_pids() if self.follows else None
 
         def in_scope(process: Process) -> bool:
             return process.pid in pids if pids is not None else self._matches(process)
@@ -253,8 +301,10 @@ class Session:
 
     def _matches(self, process: Process) -> bool:
         wanted = self._filter
+        if not wanted.includes_pid(process.pid):
+            return False
         if wanted.uid is None and not wanted.name:
-            # which asks nothing of /proc
-            return not wanted.pids or process.pid in wanted.pids
+            # the facts do not matter
+            return True
         facts = self._processes.meet(process.pid)
         return facts is not None and wanted.includes(facts)

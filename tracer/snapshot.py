@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 import platform
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from hashlib import sha256
 
-from tracer.core.accounts import (
-    Failure,
-    InstanceAccount,
-    Origin,
-    Place,
-    ProcessAccount,
-    Site,
-    Watch,
-)
+from tracer.core.accounts import Failure, ProcessAccount
 from tracer.core.events import CALL_NAMES, Op, Process, errno_name, explanation
 from tracer.core.ledger import Ledger
 from tracer.core.report import (
@@ -31,25 +21,24 @@ from tracer.core.report import (
     ProcessRow,
     Report,
     SiteRow,
-    TargetRow,
     TraceSummary,
+    Unit,
     Use,
     UserLimits,
 )
-from tracer.core.stack import missing
-from tracer.core.verdict import Judgement, SiteHistory, Verdict, judge, unseen
-from tracer.core.walk import Charge, UserUse, Walk
+from tracer.core.site import Site
+from tracer.core.verdict import Verdict
+from tracer.core.walk import Charge, Inode, UserUse, Walk
+from tracer.core.watch import InstanceAccount
+from tracer.judging import Judging, comm_of, site_id
+from tracer.kernel.inodes import InodeState
 from tracer.kernel.probe import Counters
-from tracer.targets.path import path_state
+from tracer.targets.fate import Fates
 from tracer.targets.processes import ProcessTable
 from tracer.targets.users import user_name
 
 # How many processes that have ended are told apart; those before them are summed up by name.
 _ENDED_MAX = 1024
-# How many watches of a place are shown, each with the state of its path.
-_TARGETS_MAX = 10_000
-# Rank of sites in a report: what needs action first.
-_ORDER = {verdict: rank for rank, verdict in enumerate(Verdict)}
 
 
 class Snapshots:
@@ -57,15 +46,26 @@ class Snapshots:
     Reports on one ledger and the time since this was made.
 
     `older_s`: watches younger than this are not judged. `mode` is how the kernel tells of calls,
-    `truth` where the walks come from.
+    `truth` where the walks come from. `state_of` tells whether an inode was deleted.
+    `exits_are_told`: the kernel side tells what processes had when they ended.
     """
 
     def __init__(
-        self, ledger: Ledger, processes: ProcessTable, *, older_s: float, mode: str, truth: str
+        self,
+        ledger: Ledger,
+        processes: ProcessTable,
+        *,
+        older_s: float,
+        mode: str,
+        truth: str,
+        state_of: Callable[[Inode], InodeState],
+        exits_are_told: bool = False,
     ) -> None:
         self._ledger = ledger
         self._processes = processes
         self._older_s = older_s
+        self._state_of = state_of
+        self._exits_are_told = exits_are_told
         self._began = time.monotonic_ns()
         self._users: tuple[UserUse, ...] = ()
         self._last_added: tuple[float, Mapping[Process, int]] = (time.monotonic(), {})
@@ -92,16 +92,21 @@ class Snapshots:
             account.comm = account.comm or facts.comm
 
     def live(self, counters: Counters) -> Report:
-        """How it stands now: processes with rates, sites by live watches, no verdicts."""
+        """
+        How it stands now: processes with rates, sites by live watches, no verdicts.
+
+        A round that has begun counts.
+        """
         rates = self._rates()
         sites = [
-            self._site_row(site, _unjudged())
+            _live_row(site)
             for site in sorted(
-                (site for site in self._ledger.accounts.sites.values() if site.live),
-                key=lambda site: -site.live,
+                (site for site in self._ledger.accounts.sites.values() if site.left),
+                key=lambda site: -site.left,
             )
         ]
-        return self._report(counters, False, self._process_rows(rates, {}), sites)
+        report = self._report(counters, False, self._process_rows(rates), sites)
+        return replace(report, trace=replace(report.trace, rounds=len(self._ledger.marks)))
 
     def judged(
         self, counters: Counters, complete: bool, asked_at: int, uncounted: Iterable[Charge] = ()
@@ -115,39 +120,18 @@ class Snapshots:
         # a command is judged as it stood when it ended, not when that was noticed
         all_ended = self._ledger.last_exit_at if not self._ledger.instances else None
         ended = all_ended or asked_at
-        left: dict[int, list[Watch]] = defaultdict(list)
-        not_seen: dict[Process, list[Watch]] = defaultdict(list)
-        for _, watch in self._ledger.watches():
-            if watch.site is not None:
-                left[id(watch.site)].append(watch)
-            elif watch.origin is Origin.UNKNOWN:
-                not_seen[watch.owner.process].append(watch)
-        sites = []
-        leaked: Counter[Process] = Counter()
-        for site in self._ledger.accounts.sites.values():
-            watches = left[id(site)]
-            if not site.added:
-                continue
-            judgement = self._judge(site, watches, ended)
-            if judgement.verdict is Verdict.LEAK:
-                leaked.update(watch.owner.process for watch in watches)
-            sites.append(self._site_row(site, judgement, watches, ended))
-        for watches in not_seen.values():
-            sites.append(self._unseen_row(watches, ended))
-        sites.sort(key=lambda site: (_ORDER[site.verdict], -site.live, -site.added))
-        report = self._report(counters, complete, self._process_rows({}, leaked), sites)
-        return replace(report, audit=tuple(map(_audit_row, uncounted)))
-
-    def _judge(self, site: Site, watches: Iterable[Watch], ended: int) -> Judgement:
-        return judge(
-            SiteHistory(
-                live_added_at=[watch.added_at for watch in watches],
-                freed_by_exit=site.freed_by_exit,
-                removed=site.removed,
-                judged_until=ended - int(self._older_s * 1e9),
-                older_s=self._older_s,
-            )
+        judging = Judging(
+            self._ledger,
+            self._processes,
+            Fates(self._state_of),
+            older_s=self._older_s,
+            ended=ended,
+            exits_are_told=self._exits_are_told,
         )
+        sites = judging.rows(map(_user_limits, self._users))
+        processes = self._process_rows({}, judging)
+        report = self._report(counters, complete, processes, sites)
+        return replace(report, audit=tuple(map(_audit_row, uncounted)))
 
     def _report(
         self,
@@ -161,7 +145,7 @@ class Snapshots:
             host=self._host,
             trace=TraceSummary(
                 seconds=(time.monotonic_ns() - self._began) / 1e9,
-                rounds=0,
+                rounds=max(len(self._ledger.marks) - 1, 0),
                 added=totals.added,
                 updated=totals.updated,
                 removed=dict(totals.removed),
@@ -170,6 +154,8 @@ class Snapshots:
                 healed=counters.lost - counters.unhealed,
                 complete=complete and not totals.exits_truncated,
                 unfollowed=counters.unfollowed,
+                opened=totals.opened,
+                closed=totals.closed,
             ),
             limits=tuple(map(_user_limits, self._users)),
             processes=processes,
@@ -191,7 +177,7 @@ class Snapshots:
         return {key: (count - before.get(key, 0)) / elapsed for key, count in added.items()}
 
     def _process_rows(
-        self, rates: Mapping[Process, float], leaked: Mapping[Process, int]
+        self, rates: Mapping[Process, float], judging: Judging | None = None
     ) -> tuple[ProcessRow, ...]:
         instances = Counter(
             process
@@ -202,7 +188,7 @@ class Snapshots:
             self._ledger.accounts.processes.values(),
             key=lambda account: (-account.live, -account.added),
         )
-        return tuple(self._process_row(account, instances, rates, leaked) for account in accounts)
+        return tuple(self._process_row(account, instances, rates, judging) for account in accounts)
 
     def _ended_rows(self) -> tuple[EndedRow, ...]:
         rows = (
@@ -224,9 +210,15 @@ class Snapshots:
         account: ProcessAccount,
         instances: Mapping[Process, int],
         rates: Mapping[Process, float],
-        leaked: Mapping[Process, int],
+        judging: Judging | None,
     ) -> ProcessRow:
         facts = self._processes.get(account.process)
+        own = Verdict.HELD if account.live else Verdict.CLEAN
+        leaked = 0
+        if judging is not None:
+            verdict = judging.verdicts.get(account.process, own)
+            own = min(own, verdict, key=lambda one: one.rank)
+            leaked = judging.leaked[account.process]
         return ProcessRow(
             pid=account.process.pid,
             comm=account.comm or (facts.comm if facts is not None else b"?"),
@@ -239,8 +231,9 @@ class Snapshots:
             live=account.live,
             baseline=account.baseline,
             instances=instances.get(account.process, 0),
-            leaked=leaked.get(account.process, 0),
+            leaked=leaked,
             rate=rates.get(account.process, 0.0),
+            verdict=own,
         )
 
     def _instance_row(self, account: InstanceAccount) -> InstanceRow:
@@ -257,75 +250,24 @@ class Snapshots:
         )
 
     def _comm(self, process: Process) -> bytes:
-        account = self._ledger.accounts.processes.get(process)
-        if account is not None and account.comm:
-            return account.comm
-        facts = self._processes.get(process)
-        return facts.comm if facts is not None else b"?"
-
-    def _site_row(
-        self, site: Site, judgement: Judgement, watches: Sequence[Watch] = (), ended: int = 0
-    ) -> SiteRow:
-        return SiteRow(
-            id=site_id(site.place),
-            verdict=judgement.verdict,
-            comm=site.comm,
-            pids=tuple(sorted({watch.owner.process.pid for watch in watches})),
-            live=site.live,
-            added=site.added,
-            removed=dict(site.removed),
-            per_round=(),
-            stack=site.stack,
-            evidence=judgement.evidence,
-            targets=self._targets(watches, ended),
-        )
-
-    def _unseen_row(self, watches: Sequence[Watch], ended: int) -> SiteRow:
-        owner = watches[0].owner
-        comm = self._comm(owner.process)
-        stack = missing("inotrace did not see them being added")
-        freed = sum(
-            watch.owner is owner and watch.site is None for _, watch in self._ledger.freed_by_exit
-        )
-        place = Place(int(Op.ADD), comm, owner.process, stack.reason)
-        judgement = unseen(len(watches), freed)
-        return SiteRow(
-            id=site_id(place),
-            verdict=judgement.verdict,
-            comm=comm,
-            pids=(owner.process.pid,),
-            live=len(watches),
-            added=0,
-            removed={},
-            per_round=(),
-            stack=stack,
-            evidence=judgement.evidence,
-            targets=self._targets(watches, ended),
-        )
-
-    def _targets(self, watches: Sequence[Watch], ended: int) -> tuple[TargetRow, ...]:
-        # the oldest first, and no more than anyone reads: each is looked up
-        oldest = heapq.nsmallest(_TARGETS_MAX, watches, key=lambda watch: watch.added_at)
-        return tuple(
-            TargetRow(
-                path=watch.path,
-                target=watch.target,
-                pid=watch.owner.process.pid,
-                wd=watch.wd,
-                age_s=max(ended - watch.added_at, 0) / 1e9,
-                state=path_state(watch.owner.process.pid, watch.path, watch.target),
-            )
-            for watch in oldest
-        )
+        return comm_of(process, self._ledger, self._processes)
 
 
-def site_id(place: Place) -> str:
-    """
-    Twelve hexadecimal digits that are the same for the same place in every trace.
-
-    Without frames there is no place but the process, and it is not the same in the next trace.
-    """
-    return sha256(repr(tuple(place)).encode()).hexdigest()[:12]
+def _live_row(site: Site) -> SiteRow:
+    return SiteRow(
+        id=site_id(site.place),
+        unit=Unit.INSTANCES if site.opens_instances else Unit.WATCHES,
+        verdict=Verdict.YOUNG,
+        comm=site.comm,
+        pids=(),
+        live=site.left,
+        added=site.added,
+        removed=dict(site.removed),
+        per_round=(),
+        stack=site.stack,
+        evidence=(),
+        targets=(),
+    )
 
 
 def _user_limits(user: UserUse) -> UserLimits:
@@ -350,10 +292,6 @@ def _audit_row(charge: Charge) -> AuditRow:
             else "instances closed or watches removed while they were counted"
         ),
     )
-
-
-def _unjudged() -> Judgement:
-    return Judgement(Verdict.YOUNG, ())
 
 
 def _failure_row(failure: Failure, count: int) -> FailureRow:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,9 @@ from harness import (
     Puppet,
     Terminal,
     environment,
+    heed_signals,
     puppet_of,
+    require_root,
     working_modes,
 )
 from privileges import NOBODY, limited
@@ -33,25 +34,13 @@ _FLAGS = ("-O1", "-fno-optimize-sibling-calls", "-pthread")
 
 
 def pytest_configure() -> None:
-    """
-    What was ignored when the tests were started, as in a shell's background, they undo.
-
-    inotrace leaves it ignored, so that no test could end it.
-    """
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    heed_signals()
 
 
 @pytest.fixture(scope="session")
 def root() -> None:
     """For tests that need root; INOTRACE_REQUIRE_ROOT=1 makes its absence a failure."""
-    if os.geteuid() == 0:
-        return
-    reason = "needs root to load BPF programs: start it with sudo"
-    if os.environ.get("INOTRACE_REQUIRE_ROOT") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    require_root()
 
 
 @pytest.fixture(scope="session", params=working_modes(), ids=lambda mode: mode.value)

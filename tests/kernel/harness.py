@@ -41,6 +41,27 @@ class KernelWatch(NamedTuple):
     dev: int
 
 
+def heed_signals() -> None:
+    """
+    What was ignored when the tests were started, as in a shell's background, they undo.
+
+    inotrace leaves it ignored, so that no test could end it.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def require_root() -> None:
+    """Skip the test without root; with INOTRACE_REQUIRE_ROOT=1, fail it."""
+    if os.geteuid() == 0:
+        return
+    reason = "needs root to load BPF programs: start it with sudo"
+    if os.environ.get("INOTRACE_REQUIRE_ROOT") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 def environment(**changes: str) -> dict[str, str]:
     """What inotrace runs with: the checkout, and nothing that depends on who tests."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
@@ -316,6 +337,11 @@ def site_of(report: Any, function: str) -> Any:
     ]
     assert len(found) == 1, [site["frames"] for site in report["sites"]]
     return found[0]
+
+
+def watch_sites(report: Any) -> list[Any]:
+    """The sites of a JSON report that add watches, and not those that open instances."""
+    return [site for site in report["sites"] if site["kind"] == "watches"]
 
 
 def process_of(report: Any, pid: int) -> Any:

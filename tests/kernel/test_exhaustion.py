@@ -11,7 +11,7 @@ from typing import Callable
 import pytest
 from harness import Puppet, environment, kernel_watches_of, ledger_watches, removed, site_of
 
-from tracer.core.accounts import Origin
+from tracer.core.watch import Origin
 from tracer.kernel import probe
 from tracer.session import Filter, Session
 from tracer.stacks.collector import Stacks
@@ -55,9 +55,13 @@ def test_an_instance_whose_generation_was_forgotten_is_still_known(
     assert len(shown["instances"]) == 1 + len(others)
 
 
-def test_a_descendant_too_many_is_told(puppet: Puppet, folders: list[Path], shrink: Shrink) -> None:
+def test_a_descendant_too_many_is_told(
+    start_puppet: Callable[..., Puppet], folders: list[Path], shrink: Shrink
+) -> None:
     shrink("SCOPE_ENTRIES=2")
-    with Session(Filter(), Stacks(), older_s=0.0, descendants_of=puppet.pid) as session:
+    with Session(Filter(), Stacks(), older_s=0.0, follow=True) as session:
+        with session.spawning():
+            puppet = start_puppet()
         puppet.ok("fork")
         puppet.ok("fork")
         fd = puppet.ok("init")

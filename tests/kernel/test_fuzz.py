@@ -27,7 +27,8 @@ from harness import PATIENCE_S, Reader
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tracer.core.accounts import Cause, Origin
+from tracer.core.cause import Cause
+from tracer.core.watch import Origin
 from tracer.session import Session
 
 pytestmark = [pytest.mark.usefixtures("root"), by_iterator]

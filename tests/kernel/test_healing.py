@@ -17,10 +17,11 @@ from harness import (
     removed,
     site_of,
     until,
+    watch_sites,
 )
 
 from tracer import feed
-from tracer.core.report import Report
+from tracer.core.report import Report, Unit
 from tracer.core.verdict import Verdict
 from tracer.kernel import probe, stream
 from tracer.session import Filter, Session
@@ -131,7 +132,7 @@ def test_a_flood_from_places_never_seen_is_whole_and_no_stack_is_wrong(
             assert _until_answered(session, puppet) == _PAIRS
         report = _agreed(session, *((p.pid, fd) for p, fd in zip(flooding, fds)))
 
-    sites = [site for site in report_object(report)["sites"] if site["added"]]
+    sites = watch_sites(report_object(report))
     assert sum(site["added"] for site in sites) == report.trace.added == 2 * _PAIRS
     (whole,) = (site for site in sites if site["stack"] == "complete")
     names = [frame["function"] for frame in whole["frames"]]
@@ -254,7 +255,7 @@ def test_what_a_burst_removed_again_is_held_for_its_place(
                 puppet.ok("rm", fd, wd)
         report = _agreed(session, (puppet.pid, fd))
 
-    (site,) = report.sites
+    (site,) = [site for site in report.sites if site.unit is Unit.WATCHES]
     assert (site.added, site.live, sum(site.removed.values())) == (23, 8, 15)
     assert site.verdict is not Verdict.LEAK
 

@@ -150,7 +150,7 @@ def test_a_trace_does_not_start_without_the_buffer_of_a_cpu(
 
 
 def test_a_cpu_whose_second_buffer_is_refused_keeps_none(
-    machine: Machine, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GIVEN a CPU with one buffer of two WHEN looked at again and again THEN nothing piles up."""
     tries = 0
@@ -164,7 +164,7 @@ def test_a_cpu_whose_second_buffer_is_refused_keeps_none(
 
     monkeypatch.setattr(stream, "Ring", open_the_large_one)
     machine.online = {machine.first}
-    with Session(Filter(), Stacks(), older_s=0.0, descendants_of=puppet.pid):
+    with Session(Filter(), Stacks(), older_s=0.0, follow=True):
         before = _perf_events()
         machine.online = {machine.first, machine.second}
         until(lambda: tries > 2, "another try")

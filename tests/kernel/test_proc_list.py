@@ -14,9 +14,10 @@ import pytest
 from agreement import Way, tracing
 from harness import Puppet
 
-from tracer.cli.outcome import exit_code
+from tracer.cli.outcome import Reporting
 from tracer.core.events import CallEvent, Instance
 from tracer.core.rows import Rows
+from tracer.core.verdict import Verdict
 from tracer.core.walk import Walk
 from tracer.core.wire import Reading, decode
 from tracer.errors import EXIT_INCONCLUSIVE
@@ -323,7 +324,7 @@ def test_refused_fdinfo_is_said_and_nothing_invented(
         report = session.finish()
 
     assert not report.trace.complete
-    assert exit_code(report, leak=23) == EXIT_INCONCLUSIVE
+    assert Reporting(fail_on=Verdict.LEAK).exit_code(report) == EXIT_INCONCLUSIVE
     # of the two only that is known which was seen being added
     assert [instance.watches for instance in report.instances] == [1]
 

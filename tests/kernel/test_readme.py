@@ -14,13 +14,17 @@ from harness import PATIENCE_S
 _README = Path(__file__).parents[2] / "README.md"
 _EXAMPLE = re.compile(r"^\$ (.*?)(?: {2,}#.*)?$", re.MULTILINE)
 # what ends by itself is waited for; the rest gets Ctrl-C, and has to print its report then
-_ENDLESS = re.compile(r"^sudo inotrace( -p \S+( \S+)?| events .*)?$")
+_ENDLESS = re.compile(r"^sudo inotrace( -p \S+( \S+)?| --cgroup \S+| events .*)?$")
+_TWO_LISTS = "for when in before after; do inotrace ls -f json > $when.json; done;"
 # the programs the examples speak of, and one that is here
 _STAND_INS = (
     ("$(pidof kubelet)", "$PPID"),
     ("pytest tests", "true"),
     ("-d 60", "-d 1"),
     ("-d 10", "-d 1"),
+    ("/kubepods.slice", "/"),
+    ("./create-and-delete-a-pod.sh", "true"),
+    ("inotrace diff", f"{_TWO_LISTS} inotrace diff"),
 )
 
 
@@ -31,7 +35,7 @@ def examples() -> list[str]:
 def test_readme_has_examples_of_every_command() -> None:
     text = "\n".join(examples())
     assert len(examples()) >= 7
-    assert all(f"inotrace {command}" in text for command in ("run", "events", "ls"))
+    assert all(f"inotrace {command}" in text for command in ("run", "events", "ls", "diff"))
 
 
 @pytest.fixture

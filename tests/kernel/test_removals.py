@@ -14,7 +14,7 @@ from agreement import Case, by_iterator
 from harness import Puppet, kernel_watches_of, ledger_watches, until
 
 from tracer import session as session_module
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
 from tracer.kernel import probe
 from tracer.kernel.hooks import Mode
 from tracer.kernel.probe import Probe, Scope

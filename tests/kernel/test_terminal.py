@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import PATIENCE_S, Inotrace, Puppet, Terminal, process_of
+from harness import PATIENCE_S, Inotrace, Puppet, Terminal, process_of, watch_sites
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -130,7 +130,7 @@ def test_json_has_the_exact_bytes(inotrace: Start, hostile: tuple[Puppet, bytes]
     process = process_of(report, puppet.pid)
     assert _bytes(process["comm"]) == _COMM
     assert _bytes(process["exe"]).endswith(b"/" + _NAME)
-    assert _bytes(report["sites"][0]["targets"][0]["path"]) == path
+    assert _bytes(watch_sites(report)[0]["targets"][0]["path"]) == path
 
 
 def _bytes(text: Any) -> bytes:
@@ -166,7 +166,7 @@ def test_an_interrupt_from_the_terminal_reaches_the_command_once(
     shown = screen.rest()
 
     assert screen.wait() == 5
-    assert b"ledger = kernel" in shown and b"1 watch, 1 place" in shown
+    assert b"ledger = kernel" in shown and b"1 watch and 1 instance, 2 places" in shown
     assert str(pid).encode() in shown
 
 
@@ -206,5 +206,5 @@ def test_an_interrupt_that_ends_the_command_still_gives_the_report(
 
     assert screen.wait() == 128 + signal.SIGINT
     # not its stack: the puppet ends within a millisecond of its first call
-    assert b"HELD  \x1b[0m1 watch, 1 place" in screen.rest()
+    assert b"HELD  \x1b[0m1 watch and 1 instance, 2 places" in screen.rest()
     assert b"ledger = kernel" in screen.rest()

@@ -15,6 +15,7 @@ from harness import Inotrace, Puppet, Terminal, process_of, removed, site_of
 
 from tracer.cli import app
 from tracer.cli import trace as trace_module
+from tracer.core.report import Report
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -125,12 +126,12 @@ def test_a_hangup_is_ignored_under_nohup(
 def test_an_interrupt_while_printing_does_not_cost_the_report(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def interrupted(*arguments: Any) -> None:
+    def interrupted(*arguments: Any) -> Report:
         os.kill(os.getpid(), signal.SIGINT)
-        print_report(*arguments)
+        return conclude(*arguments)
 
-    print_report = trace_module.print_report
-    monkeypatch.setattr(trace_module, "print_report", interrupted)
+    conclude = trace_module.conclude
+    monkeypatch.setattr(trace_module, "conclude", interrupted)
     report = tmp_path / "report"
     arguments = ["trace", "-d", "0.1", "-p", str(os.getpid()), "-o", str(report)]
     monkeypatch.setattr(sys, "argv", ["inotrace", *arguments])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from agreement import agreed, assert_removed, tracing
-from harness import Puppet, ledger_watches, process_of, removed
+from harness import Puppet, ledger_watches, process_of, removed, watch_sites
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -50,7 +50,7 @@ def test_what_was_there_before_stays_and_is_baseline(puppet: Puppet, folders: li
     process = process_of(report, puppet.pid)
     assert (process["live"], process["added"]) == (12, 1)
     assert_removed(process["removed"], rm_watch=1, deleted=1)
-    assert sum(site["live"] for site in report["sites"]) == 1
+    assert sum(site["live"] for site in watch_sites(report)) == 1
 
 
 def test_removals_on_another_cpu_leave_nothing_behind(puppet: Puppet, folders: list[Path]) -> None:
@@ -86,5 +86,5 @@ def test_a_program_that_renames_itself_is_one_place(puppet: Puppet, folders: lis
             puppet.ok("add", fd, folder)
         report = agreed(session, (puppet.pid, fd))
 
-    (site,) = report["sites"]
+    (site,) = watch_sites(report)
     assert (site["added"], site["live"], site["comm"]) == (23, 23, "name-22")

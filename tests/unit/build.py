@@ -12,7 +12,7 @@ from hypothesis import settings
 from rich.cells import cell_len
 from rich.text import Text
 
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
 from tracer.core.events import (
     NO_STACK,
     Caller,
@@ -25,6 +25,8 @@ from tracer.core.events import (
     Process,
     StackCopy,
 )
+from tracer.core.evidence import Evidence
+from tracer.core.growth import History
 from tracer.core.report import (
     AuditRow,
     EndedRow,
@@ -35,13 +37,16 @@ from tracer.core.report import (
     ProcessRow,
     Report,
     SiteRow,
+    SuppressedRow,
     TargetRow,
     TraceSummary,
+    Unit,
     Use,
     UserLimits,
 )
+from tracer.core.site import Place, Share, Site
 from tracer.core.stack import Frame, Stack, StackState, missing
-from tracer.core.verdict import Evidence, Verdict
+from tracer.core.verdict import Verdict
 from tracer.core.walk import (
     HolderFd,
     Inode,
@@ -255,6 +260,37 @@ def walk(
     return Walk(began, max(began, latest) + 1 if ended is None else ended, by_key, users)
 
 
+# --- histories ---
+
+
+def history(lives: Iterable[tuple[float, float]], until: float, **changes: Any) -> History:
+    """
+    Of one process, which added and removed at these times; those that go after `until` are left.
+
+    Times in seconds.
+    """
+    times = [(int(came * SECOND), int(min(gone, 1 << 32) * SECOND)) for came, gone in lives]
+    share = Share(Site(Place(int(Op.ADD), b"", None, STACK.identity), STACK, b"agent"), AGENT)
+    share.site.shares[AGENT] = share
+    end = int(until * SECOND)
+    comings = [(came, 1, came) for came, _ in times]
+    goings = [(gone, -1, came) for came, gone in times if gone <= end]
+    # who goes makes room for who comes
+    for at, change, came in sorted([*goings, *comings], key=lambda one: one[:2]):
+        if change > 0:
+            share.enter(at)
+        else:
+            share.leave(at, came, Cause.RM_WATCH)
+    made = History(
+        left_since=sorted(came for came, gone in times if gone > end),
+        removed=share.removed,
+        longest_life=share.longest_life,
+        course=share.course,
+        until=end,
+    )
+    return made._replace(**changes)
+
+
 # --- reports ---
 
 
@@ -273,6 +309,7 @@ def target(number: int = 1, **changes: Any) -> TargetRow:
 def site(verdict: Verdict, live: int, added: int | None = None, **changes: Any) -> SiteRow:
     row = SiteRow(
         id=f"{verdict.value:0<12.12}",
+        unit=Unit.WATCHES,
         verdict=verdict,
         comm=b"agent",
         pids=(AGENT.pid,) if live else (),
@@ -293,6 +330,13 @@ def leak(live: int = 23, **changes: Any) -> SiteRow:
         Evidence("never_removed", "none was ever removed"),
     )
     return site(Verdict.LEAK, live, **{"evidence": evidence, **changes})
+
+
+def opening(verdict: Verdict, live: int, added: int | None = None, **changes: Any) -> SiteRow:
+    """A place that opens instances, by the descriptors from 3 on."""
+    holders = tuple(HolderRow(AGENT.pid, 3 + i, b"agent") for i in range(live))
+    default = {"unit": Unit.INSTANCES, "targets": (), "holders": holders}
+    return site(verdict, live, added, **{**default, **changes})
 
 
 def process(pid: int = AGENT.pid, **changes: Any) -> ProcessRow:
@@ -370,6 +414,7 @@ def report(
     instances: Iterable[InstanceRow] = (),
     ended: Iterable[EndedRow] = (),
     audit: Iterable[AuditRow] = (),
+    suppressed: Iterable[SuppressedRow] = (),
     **changes: Any,
 ) -> Report:
     """`changes` are of the trace."""
@@ -383,6 +428,7 @@ def report(
         failures=tuple(failures),
         ended=tuple(ended),
         audit=tuple(audit),
+        suppressed=tuple(suppressed),
     )
 
 
@@ -406,8 +452,9 @@ def busy_report() -> Report:
                 instances=28,
                 leaked=23,
                 failed=17,
+                verdict=Verdict.LEAK,
             ),
-            process(450, comm=b"udevd", live=13, baseline=13),
+            process(450, comm=b"udevd", live=13, baseline=13, verdict=Verdict.HELD),
         ],
         failures=[failure()],
         limits=[limits()],

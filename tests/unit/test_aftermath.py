@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from build import IN_CREATE
 
-from tracer.core.accounts import Cause, Origin, ProcessAccount, Watch
+from tracer.core.accounts import ProcessAccount
+from tracer.core.cause import Cause
 from tracer.core.events import IN_ONESHOT, Process
 from tracer.core.walk import Inode
+from tracer.core.watch import Origin, Watch
 from tracer.kernel.inodes import InodeState
 from tracer.targets.aftermath import Aftermath
 from tracer.targets.path import kernel_device

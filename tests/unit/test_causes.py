@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
 from tracer.kernel.causes import Causes
 from tracer.kernel.kallsyms import KernelSymbols
 

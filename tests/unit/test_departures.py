@@ -23,7 +23,7 @@ from build import (
 )
 from recount import assert_counts_add_up
 
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
 from tracer.core.departures import Departure, Departures
 from tracer.core.events import CallEvent, ClosedEvent, Event, GoneEvent
 from tracer.core.ledger import Ledger
@@ -65,7 +65,7 @@ def test_a_watch_leaves_at_once_with_its_cause() -> None:
 
     assert _live(ledger) == [2]
     assert _counts(ledger) == (2, 0, {Cause.DELETED: 1})
-    (site,) = (site for site in ledger.accounts.sites.values() if site.added)
+    (site,) = (site for site in ledger.accounts.sites.values() if not site.opens_instances)
     assert (site.live, site.removed) == (1, {Cause.DELETED: 1})
     assert ledger.accounts.processes[AGENT].live == 1
 

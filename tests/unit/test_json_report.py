@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
-from build import ATTACH, busy_report, ended, failure, instance, leak, process, report, target
+from build import (
+    ATTACH,
+    busy_report,
+    ended,
+    failure,
+    instance,
+    leak,
+    opening,
+    process,
+    report,
+    target,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer.core.accounts import Cause
-from tracer.core.report import Report
+from tracer.core.cause import Cause
+from tracer.core.report import Report, SuppressedRow
 from tracer.core.stack import Stack, StackState, missing
 from tracer.core.verdict import Verdict
 from tracer.views.json_report import report_json
@@ -19,18 +31,20 @@ from tracer.views.json_report import report_json
 _CAUSES = {"rm_watch", "deleted", "unmounted", "oneshot", "closed", "unknown"}
 _USE = {"used": 0, "limit": 0}
 _REMOVED = dict.fromkeys(_CAUSES, 0)
+_SUPPRESSED = SuppressedRow("attach", "known.supp:3", 2, 23, 5)
 
 # The contract, level by level; the one element of a list stands for all of them.
 _CONTRACT: dict[str, Any] = {
     "schema": "",
     "host": {"kernel": "", "mode": "", "truth": ""},
-    "trace": dict.fromkeys(
-        ["seconds", "rounds", "added", "updated", "removed", "failed", "lost", "healed", "complete"]
-    ),
+    "trace": {
+        **dict.fromkeys(["seconds", "rounds", "added", "updated", "removed", "failed"]),
+        **dict.fromkeys(["lost", "healed", "complete", "opened", "closed"]),
+    },
     "limits": [{"uid": 0, "user": "", "userns": 0, "watches": _USE, "instances": _USE}],
     "processes": [
         {
-            **dict.fromkeys(["pid", "comm", "exe", "uid", "added", "live", "baseline"]),
+            **dict.fromkeys(["pid", "comm", "exe", "uid", "added", "live", "baseline", "verdict"]),
             "removed": _REMOVED,
         }
     ],
@@ -42,7 +56,8 @@ _CONTRACT: dict[str, Any] = {
     ],
     "sites": [
         {
-            **dict.fromkeys(["id", "verdict", "live", "added", "per_round", "stack"]),
+            **dict.fromkeys(["id", "kind", "verdict", "live", "added", "stack", "suppressed_by"]),
+            **dict.fromkeys(["per_round", "per_hour", "uid", "userns", "limit_reached_in_s"]),
             "removed": _REMOVED,
             "frames": [
                 dict.fromkeys(
@@ -50,11 +65,16 @@ _CONTRACT: dict[str, Any] = {
                 )
             ],
             "evidence": [dict.fromkeys(["kind", "text"])],
-            "targets": [dict.fromkeys(["path", "ino", "dev", "pid", "wd", "age_s", "state"])],
+            "targets": [
+                dict.fromkeys(["path", "ino", "dev", "pid", "wd", "age_s", "state", "fate"])
+            ],
+            "holders": [dict.fromkeys(["pid", "fd", "comm"])],
         }
     ],
     "failures": [dict.fromkeys(["call", "errno", "count", "pid", "comm", "explanation"])],
-    "suppressed": [],
+    "suppressed": [
+        dict.fromkeys(["pattern", "written_at", "places", "watches", "instances"]),
+    ],
 }
 
 
@@ -82,9 +102,10 @@ def _missing_keys(contract: Any, found: Any, at: str = "") -> list[str]:
 
 
 def test_every_key_of_the_contract_is_there() -> None:
-    of = _parsed(busy_report())
+    of = _parsed(dataclasses.replace(busy_report(), suppressed=(_SUPPRESSED,)))
     # a site without frames or targets has empty lists, which show no keys
     of["sites"] = of["sites"][:1]
+    of["sites"][0]["holders"] = _parsed(report([opening(Verdict.LEAK, 1)]))["sites"][0]["holders"]
 
     assert _missing_keys(_CONTRACT, of) == []
 
@@ -137,7 +158,95 @@ def test_the_values_of_a_report() -> None:
         "wd": 1,
         "age_s": 61.5,
         "state": "verified",
+        "fate": None,
     }
+
+
+def test_the_values_of_a_place_that_opens_instances() -> None:
+    (row,) = _parsed(
+        report(
+            [
+                opening(
+                    Verdict.SUSPECT,
+                    2,
+                    5,
+                    removed={Cause.CLOSED: 3},
+                    per_round=(2, 0, -1),
+                    per_hour=1.23456,
+                    payer=(4026531837, 1000),
+                    full_in_s=7_234.56,
+                    suppressed_by="attach",
+                )
+            ]
+        )
+    )["sites"]
+
+    assert {key: row[key] for key in ("kind", "verdict", "live", "added", "suppressed_by")} == {
+        "kind": "instances",
+        "verdict": "suspect",
+        "live": 2,
+        "added": 5,
+        "suppressed_by": "attach",
+    }
+    assert row["removed"] == {**_REMOVED, "closed": 3}
+    assert (row["per_round"], row["per_hour"]) == ([2, 0, -1], 1.235)
+    assert (row["uid"], row["userns"], row["limit_reached_in_s"]) == (1000, 4026531837, 7234.6)
+    assert row["targets"] == []
+    assert row["holders"] == [
+        {"pid": 1173, "fd": 3, "comm": "agent"},
+        {"pid": 1173, "fd": 4, "comm": "agent"},
+    ]
+
+
+def test_what_a_place_has_not_is_null_or_empty() -> None:
+    (row,) = _parsed(report([leak(1)]))["sites"]
+
+    assert (row["kind"], row["per_round"], row["per_hour"], row["holders"]) == (
+        "watches",
+        [],
+        0,
+        [],
+    )
+    for key in ("uid", "userns", "limit_reached_in_s", "suppressed_by"):
+        assert row[key] is None
+
+
+def test_a_limit_that_is_reached_already_is_no_unknown_time() -> None:
+    (row,) = _parsed(report([leak(1, full_in_s=0.0, payer=(1, 0))]))["sites"]
+
+    assert (row["limit_reached_in_s"], row["uid"]) == (0, 0)
+
+
+def test_the_fate_of_a_target_is_told_where_it_is_known() -> None:
+    targets = (target(1, fate="pod_removed"), target(2))
+    (row,) = _parsed(report([leak(2, targets=targets)]))["sites"]
+
+    assert [one["fate"] for one in row["targets"]] == ["pod_removed", None]
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_a_process_has_a_verdict(verdict: Verdict) -> None:
+    (row,) = _parsed(report(processes=[process(verdict=verdict)]))["processes"]
+
+    assert row["verdict"] == verdict.value
+
+
+def test_instances_and_rounds_of_the_trace_are_counted() -> None:
+    of = _parsed(report(opened=23, closed=17, rounds=5))["trace"]
+
+    assert (of["opened"], of["closed"], of["rounds"]) == (23, 17, 5)
+
+
+def test_what_was_suppressed_tells_by_what() -> None:
+    assert _parsed(report(suppressed=[_SUPPRESSED]))["suppressed"] == [
+        {
+            "pattern": "attach",
+            "written_at": "known.supp:3",
+            "places": 2,
+            "watches": 23,
+            "instances": 5,
+        }
+    ]
 
 
 def test_causes_are_all_there_and_spelled_as_promised() -> None:
@@ -203,6 +312,7 @@ def test_ended_processes_are_summed_up_in_a_process_without_a_pid() -> None:
         "baseline": 2,
         "instances": 0,
         "leaked": 0,
+        "verdict": "clean",
         "processes": 23,
     }
     assert of["failures"][0]["pid"] is None
@@ -238,7 +348,7 @@ def test_bytes_survive_json(path: bytes, comm: bytes) -> None:
 def test_verdicts_are_spelled_as_promised() -> None:
     assert [verdict.value for verdict in Verdict] == [
         "leak",
-        "possible",
+        "suspect",
         "inconclusive",
         "young",
         "held",

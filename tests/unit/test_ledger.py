@@ -29,11 +29,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recount import assert_counts_add_up, causes
 
-from tracer.core.accounts import OTHERS, Cause, Failure, Origin, ProcessAccount, Site
+from tracer.core.accounts import OTHERS, Failure, ProcessAccount
+from tracer.core.cause import Cause
 from tracer.core.events import IN_MASK_ADD, IN_ONESHOT, CallEvent, Instance, Op, Process
 from tracer.core.ledger import Ledger
+from tracer.core.site import Site
 from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.core.walk import HolderFd, Inode, UserUse, Walk
+from tracer.core.watch import Origin
 
 # The same address for a group as FIRST, made later.
 _REUSED = FIRST._replace(gen=5000)
@@ -53,7 +56,8 @@ def _live(ledger: Ledger) -> list[tuple[Instance, int]]:
 
 
 def _site(ledger: Ledger) -> Site:
-    (site,) = (site for site in ledger.accounts.sites.values() if site.added)
+    """The one that adds watches."""
+    (site,) = (site for site in ledger.accounts.sites.values() if not site.opens_instances)
     return site
 
 
@@ -77,14 +81,15 @@ def test_an_added_watch_is_live_with_all_that_is_known_of_it() -> None:
     assert_counts_add_up(ledger)
 
 
-def test_opening_an_instance_is_no_add() -> None:
+def test_opening_an_instance_adds_no_watch() -> None:
     ledger = _fed(init(100))
 
-    account = ledger.instances[FIRST]
-    assert account.opening_site is not None
-    assert account.opening_site.added == 0
-    assert ledger.totals.added == 0
-    assert _live(ledger) == []
+    site = ledger.instances[FIRST].opening_site
+    assert site is not None
+    assert (site.opens_instances, site.added, site.live, site.left) == (True, 1, 1, 1)
+    assert (ledger.totals.opened, ledger.totals.closed, ledger.totals.added) == (1, 0, 0)
+    assert (_agent(ledger).added, _live(ledger)) == (0, [])
+    assert_counts_add_up(ledger)
 
 
 def test_a_removed_watch_lives_on_as_a_count_only() -> None:
@@ -453,7 +458,8 @@ def test_what_only_the_exit_freed_is_kept_and_live_when_asked_for() -> None:
 
     assert [watch.wd for _, watch in ledger.freed_by_exit] == [1]
     assert _live(ledger) == [(FIRST, 1)]
-    assert (_site(ledger).freed_by_exit, _site(ledger).live, _agent(ledger).live) == (1, 1, 1)
+    site = _site(ledger)
+    assert (site.freed_by_exit, site.live, site.left, _agent(ledger).live) == (1, 0, 1, 1)
     assert ledger.instances == {}
     assert ledger.last_exit_at == 1_500
     assert not ledger.difference(_closing_walk())

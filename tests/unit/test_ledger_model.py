@@ -20,13 +20,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from recount import assert_counts_add_up
 
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
 from tracer.core.events import CallEvent, Instance, LastEvent, Process
 from tracer.core.ledger import Ledger
 from tracer.core.order import SLACK_NS, Order, Traced
+from tracer.core.stack import missing
 from tracer.core.walk import Walk, WalkedInstance
 
 _BEFORE_TRACE = Instance(group=0xFFFF888000002000, gen=0)
+_STACKS = (STACK, ANOTHER_STACK, missing("no room"))
 
 
 _CPUS = 3
@@ -50,6 +52,7 @@ class _Kernel:
         self.before: set[tuple[Instance, int]] = set()
         self.has_been_walked = False
         self.added = 0
+        self.opened = 0
         self.removed_by_call: set[tuple[Instance, int]] = set()
         self.freed_by_exit: set[tuple[Instance, int]] = set()
         self.told: list[tuple[int, Traced]] = []
@@ -110,6 +113,7 @@ class _Kernel:
         self._births += which % 2
         self.holders[key] = AGENT._replace(birth=self._births)
         self.watches[key] = set()
+        self.opened += 1
         self._tell(init(self._returned(which), **self._who(key)), which)
 
     def _exit(self, process: Process, which: int) -> None:
@@ -129,7 +133,7 @@ class _Kernel:
 
     def _tell(self, event: CallEvent | LastEvent, which: int) -> None:
         late = which * SLACK_NS // 23
-        stack = STACK if which % 2 else ANOTHER_STACK
+        stack = _STACKS[which % len(_STACKS)]
         self.told.append((event.ts + late, Traced(event.ts, event, stack)))
 
 
@@ -204,6 +208,15 @@ class _LedgerMachine(RuleBasedStateMachine):
         if hasattr(self, "ledger"):
             self.ledger.fold(self.ledger.idle()[:number])
 
+    @rule(work=_WORK)
+    def mark(self, work: list[tuple[str, int, int]]) -> None:
+        """A round ends while things go on."""
+        if hasattr(self, "ledger"):
+            self.ledger.begin_mark()
+            self.work(work)
+            self.step()
+            self.ledger.mark(self.kernel.now)
+
     @invariant()
     def counts_add_up(self) -> None:
         if hasattr(self, "ledger"):
@@ -226,6 +239,7 @@ class _LedgerMachine(RuleBasedStateMachine):
             assert kept == kernel.freed_by_exit - kernel.before
             totals = self.ledger.totals
             assert totals.added == kernel.added
+            assert totals.opened == kernel.opened
             assert totals.removed[Cause.RM_WATCH] == len(kernel.removed_by_call)
 
     def _listed(self) -> set[tuple[Instance, int]]:

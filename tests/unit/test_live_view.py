@@ -11,6 +11,7 @@ from build import (
     ended,
     leak,
     limits,
+    opening,
     plain,
     process,
     report,
@@ -22,11 +23,11 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from test_report_view import HOSTILE, hostile_report
 
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
 from tracer.core.report import Report
 from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.core.verdict import Verdict
-from tracer.views.live import live_lines
+from tracer.views.live import LiveHint, live_lines
 from tracer.views.plain import HEADER, change_lines
 
 
@@ -42,6 +43,7 @@ def test_the_whole_screen() -> None:
         [
             site(Verdict.YOUNG, 23, stack=STACK),
             site(Verdict.YOUNG, 5, 7, stack=missing("no frames"), comm=b"udevd"),
+            opening(Verdict.YOUNG, 2, 4),
         ],
         [
             process(live=1500, baseline=1477, added=30, removed={Cause.RM_WATCH: 7}, rate=2.34),
@@ -53,19 +55,21 @@ def test_the_whole_screen() -> None:
         lost=1300,
     )
 
-    title = "inotrace  2 min 13 s   30 added  9 gone  1,300 lost"
     assert _lines(of, 100) == [
-        f"{title:<73}Ctrl-C ends with the report",
+        "inotrace  2 min 13 s   30 added  9 gone  1,300 lost",
         "",
         " PID  COMMAND   LIVE  BEFORE  ADDED  REMOVED  INSTANCES  ADDS/S",
         "1173  agent    1,500   1,477     30        7          1     2.3",
         " 450  udevd       13      13      0        0          2",
         "",
-        "LIVE  ADDED  FROM                      IN",
-        "  23     23  attach                    agent",
-        "   5      7  stack missing: no frames  udevd",
+        "LIVE  ADDED             FROM                      IN",
+        "  23     23  watches    attach                    agent",
+        "   5      7  watches    stack missing: no frames  udevd",
+        "   2      4  instances  attach                    agent",
         "",
         "root has 7,491 of 8,192 watches and 28 of 128 instances",
+        "",
+        "Ctrl-C ends with the report",
     ]
 
 
@@ -79,7 +83,11 @@ def test_places_are_the_programs_own_functions() -> None:
     ]
     lines = _lines(report([leak(stack=stack) for stack in stacks]))
 
-    assert lines[-3:-1] == ["  23     23  watch         agent", "  23     23  agent+0x2b67  agent"]
+    at = next(i for i, line in enumerate(lines) if line.startswith("LIVE"))
+    assert lines[at + 1 : at + 3] == [
+        "  23     23  watches  watch         agent",
+        "  23     23  watches  agent+0x2b67  agent",
+    ]
 
 
 def test_an_empty_screen_says_so() -> None:
@@ -90,15 +98,30 @@ def test_an_empty_screen_says_so() -> None:
         "",
         "no place in the code has added a watch that is still there",
         "",
+        "",
+        "Ctrl-C ends with the report",
     ]
 
 
-def test_the_hint_goes_before_the_numbers_do() -> None:
-    assert "Ctrl-C" in _lines(report(), 79)[0]
-    assert "Ctrl-C" not in _lines(report(), 70)[0]
+@pytest.mark.parametrize("height", [1, 5, 23, 200])
+@pytest.mark.parametrize("hint", LiveHint)
+def test_what_one_can_do_is_always_the_last_line(hint: LiveHint, height: int) -> None:
+    lines = plain(live_lines(busy_report(), 80, height, hint))
+
+    assert lines[-1] == hint.value
+    assert ("m begins a round" in lines[-1]) is (hint is LiveHint.KEYS)
+    assert len(lines) <= height
 
 
-@pytest.mark.parametrize(("height", "shown"), [(24, 13), (30, 19), (40, 23)])
+@pytest.mark.parametrize(
+    ("rounds", "title"),
+    [(0, "inotrace  2 min 13 s   0 added"), (1_234, "inotrace  2 min 13 s  round 1,234   0 added")],
+)
+def test_the_title_tells_which_round_it_is(rounds: int, title: str) -> None:
+    assert _lines(report(rounds=rounds))[0].startswith(title)
+
+
+@pytest.mark.parametrize(("height", "shown"), [(24, 11), (30, 17), (40, 23)])
 def test_processes_get_the_room_that_is_left(height: int, shown: int) -> None:
     of = report([leak(), leak()], [process(100 + i) for i in range(23)], limits=[limits()])
     lines = _lines(of, height=height)
@@ -106,7 +129,7 @@ def test_processes_get_the_room_that_is_left(height: int, shown: int) -> None:
     assert len(lines) <= height
     assert sum("agent" in line for line in lines) - 2 == shown
     assert (f"and {23 - shown} more processes" in lines) is (shown < 23)
-    assert lines[-1].startswith("root has")
+    assert lines[-3].startswith("root has")
 
 
 def test_ended_processes_are_one_row_by_name() -> None:

@@ -9,7 +9,7 @@ import pytest
 from tracer.core.events import Process
 from tracer.kernel.procfs import ProcessFacts, read_process
 from tracer.targets import processes
-from tracer.targets.processes import ProcessTable
+from tracer.targets.processes import ProcessTable, is_running
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
@@ -19,16 +19,21 @@ class Proc:
 
     def __init__(self) -> None:
         self.births: dict[int, int] = {}
+        self.families: dict[int, tuple[int, int]] = {}
         self.readings = 0
 
-    def start(self, pid: int, birth: int) -> Process:
+    def start(self, pid: int, birth: int, parent: int = 0, session: int = 0) -> Process:
         self.births[pid] = birth
+        self.families[pid] = parent, session
         return Process(pid, birth * _TICK_NS)
 
     def read(self, pid: int) -> ProcessFacts | None:
         self.readings += 1
         birth = self.births.get(pid)
-        return None if birth is None else ProcessFacts(pid, birth, 0, b"%d" % birth, None, ())
+        if birth is None:
+            return None
+        parent, session = self.families[pid]
+        return ProcessFacts(pid, birth, 0, b"%d" % birth, None, (), parent, session)
 
     def pids(self) -> list[int]:
         return sorted(self.births)
@@ -104,9 +109,115 @@ def test_who_has_ended_is_known_without_a_reading(proc: Proc) -> None:
     assert table.ended([ended, replaced, runs]) == [ended, replaced]
 
 
+# --- orphans ---
+
+
+@pytest.fixture
+def family(proc: Proc) -> Proc:
+    """init, a shell that leads a session, and a subreaper in it."""
+    proc.start(1, 1, parent=0, session=1)
+    proc.start(100, 2, parent=1, session=100)
+    proc.start(101, 2, parent=100, session=100)
+    return proc
+
+
+def test_a_child_of_who_runs_is_no_orphan(family: Proc) -> None:
+    child = family.start(7, 23, parent=100, session=100)
+    assert not ProcessTable().is_orphan(child)
+
+
+def test_a_child_that_was_handed_to_another_is_one(family: Proc) -> None:
+    """GIVEN one met with its parent WHEN that ends THEN it is told by the parent it has now."""
+    table, child = ProcessTable(), family.start(7, 23, parent=100, session=100)
+    table.get(child)
+    assert not table.is_orphan(child)
+    # a subreaper of the same session
+    family.start(7, 23, parent=101, session=100)
+    assert table.is_orphan(child)
+
+
+def test_who_leads_a_session_is_one_only_if_its_parent_was_seen_to_change(family: Proc) -> None:
+    table, daemon = ProcessTable(), family.start(7, 23, parent=100, session=7)
+    assert not table.is_orphan(daemon)
+    family.start(7, 23, parent=1, session=7)
+    assert table.is_orphan(daemon)
+
+
+def test_a_daemon_that_init_started_is_no_orphan(family: Proc) -> None:
+    assert not ProcessTable().is_orphan(family.start(7, 23, parent=1, session=7))
+
+
+def test_one_that_is_met_too_late_is_told_by_its_session(family: Proc) -> None:
+    """GIVEN one that inotrace met after its parent had ended."""
+    assert ProcessTable().is_orphan(family.start(7, 23, parent=1, session=100))
+
+
+def test_init_threads_of_the_kernel_and_strangers_are_no_orphans(family: Proc) -> None:
+    table = ProcessTable()
+    assert not table.is_orphan(Process(1, _TICK_NS))
+    family.start(2, 1, parent=0, session=0)
+    assert not table.is_orphan(family.start(3, 1, parent=2, session=0))
+    # its parent is of another pid namespace
+    assert not table.is_orphan(family.start(7, 23, parent=0, session=5))
+    # its parent ended while it was asked for
+    assert not table.is_orphan(family.start(8, 23, parent=999, session=5))
+
+
+def test_an_exec_does_not_make_the_parent_the_first_one(family: Proc) -> None:
+    """GIVEN a process that is met again WHEN its parent has ended between THEN that is told."""
+    table, child = ProcessTable(), family.start(7, 23, parent=100, session=100)
+    table.meet(7)
+    family.start(7, 23, parent=101, session=100)
+    table.meet(7)
+
+    assert table.is_orphan(child)
+    family.births.pop(7)
+    assert table.is_orphan(child)
+
+
+def test_who_has_ended_is_as_last_seen(family: Proc) -> None:
+    table = ProcessTable()
+    child = family.start(7, 23, parent=100, session=100)
+    orphan = family.start(8, 23, parent=1, session=100)
+    table.is_orphan(child)
+    table.is_orphan(orphan)
+    for pid in (7, 8, 100):
+        family.births.pop(pid)
+
+    assert not table.is_orphan(child)
+    assert table.is_orphan(orphan)
+    assert not table.is_orphan(Process(9, 1))
+
+
+def test_a_later_owner_of_the_pid_does_not_make_an_orphan(family: Proc) -> None:
+    table, child = ProcessTable(), family.start(7, 23, parent=100, session=100)
+    table.get(child)
+    later = family.start(7, 29, parent=1, session=100)
+
+    assert not table.is_orphan(child)
+    assert table.is_orphan(later)
+
+
+def test_asking_for_orphans_does_not_change_what_is_known(family: Proc) -> None:
+    """GIVEN facts as first met WHEN the process is a zombie by now THEN they stay."""
+    table, child = ProcessTable(), family.start(7, 23, parent=100, session=100)
+    first = table.get(child)
+    table.is_orphan(child)
+    assert table.get(child) is first
+
+
+def test_this_process_has_a_parent_and_a_session() -> None:
+    facts = read_process(os.getpid())
+    assert facts is not None
+    assert (facts.parent, facts.session) == (os.getppid(), os.getsid(0))
+
+
 def test_this_process_runs() -> None:
     facts = read_process(os.getpid())
     assert facts is not None
     this = Process(facts.pid, facts.birth_ticks * _TICK_NS)
 
     assert ProcessTable().ended([this]) == []
+    assert is_running(this)
+    assert not is_running(this._replace(birth=this.birth + 5 * _TICK_NS))
+    assert not is_running(Process(1 << 22, 0))

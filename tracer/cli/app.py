@@ -14,6 +14,7 @@ import click
 
 from tracer import __version__
 from tracer.cli.debug import Debug, debug_option
+from tracer.cli.environment import VARIABLE, defaults, with_source
 from tracer.errors import EXIT_ERROR, InotraceError
 
 # name -> (module, one line for --help); loaded when used, since bcc takes long to import
@@ -22,6 +23,7 @@ _COMMANDS = {
     "run": ("tracer.cli.run", "Trace one command and its descendants."),
     "events": ("tracer.cli.events", "Print the inotify calls as they happen."),
     "ls": ("tracer.cli.ls", "List what is watched now, without tracing."),
+    "diff": ("tracer.cli.diff", "Compare two reports, or two outputs of ls."),
     "doctor": ("tracer.cli.doctor", "Tell what this machine allows, and what to do."),
     "demo": ("tracer.cli.demo", "Trace a built-in workload that leaks 23 watches."),
 }
@@ -81,14 +83,15 @@ def main() -> int:
     gc.set_threshold(200_000, 50, 1_000)
     debug = Debug()
     try:
-        code = cli.main(prog_name="inotrace", standalone_mode=False, obj=debug)
+        given = defaults(os.environ.get(VARIABLE, ""))
+        code = cli.main(prog_name="inotrace", standalone_mode=False, obj=debug, default_map=given)
         return code if isinstance(code, int) else 0
     except InotraceError as error:
         return _fail(error, debug.on)
     except click.exceptions.Abort:
         return 128 + signal.SIGINT
     except click.ClickException as error:
-        error.show()
+        with_source(error).show()
         return error.exit_code
     except Exception as error:
         if debug.on:

@@ -66,7 +66,7 @@ def command(
         with tempfile.TemporaryDirectory(prefix="inotrace-demo-") as folder:
             agent = _compiled(Path(folder), stop)
             report = _traced(agent, Path(folder), stop, mode)
-        print_report(report, out, chosen_format(context), full_stacks)
+        print_report(report, out, chosen_format(context), full_stacks=full_stacks)
     missed = _missed(report)
     if missed:
         raise InotraceError(f"the demo did not find what it planted: {missed}")
@@ -98,18 +98,17 @@ def _traced(agent: Path, folder: Path, stop: Stop, mode: Mode | None) -> Report:
     work = folder / "work"
     work.mkdir()
     progress, agents_end = socket.socketpair()
-    child = Command([os.fspath(agent), os.fspath(work)], stdout=agents_end.fileno())
-    agents_end.close()
-    try:
-        with Session(
-            Filter(), Stacks(), older_s=0.0, descendants_of=child.pid, mode=mode
-        ) as session:
-            child.release()
+    program = Command([os.fspath(agent), os.fspath(work)], stdout=agents_end.fileno())
+    session = Session(Filter(), Stacks(), older_s=0.0, follow=True, mode=mode)
+    with progress, agents_end, session:
+        with session.spawning():
+            child = program.start()
+        agents_end.close()
+        try:
             _follow(progress, session, stop)
             return session.finish()
-    finally:
-        child.end()
-        progress.close()
+        finally:
+            child.end()
 
 
 def _follow(progress: socket.socket, session: Session, stop: Stop) -> None:

@@ -42,6 +42,7 @@ def command(
     pids: tuple[int, ...],
     user: str | None,
     name: str | None,
+    cgroup: str | None,
     failed: bool,
     stack: bool,
     duration: float | None,
@@ -55,7 +56,7 @@ def command(
 
     One line a call: time, process, call, descriptor, result, mask names and path.
     """
-    filter_ = chosen_filter(pids, user, name)
+    filter_ = chosen_filter(pids, user, name, cgroup)
     with stop_on_signals() as stop, Output(output, force) as out:
         printer = view.printer(chosen_format(context), Console().width, stacks=stack)
         prepare(notice, mode)

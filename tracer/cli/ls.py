@@ -45,6 +45,7 @@ def command(
     pids: tuple[int, ...],
     user: str | None,
     name: str | None,
+    cgroup: str | None,
     by: str,
     format_: str,
     output: str | None,
@@ -61,7 +62,7 @@ def command(
     Unless a terminal shows it, the format is plain: records for grep and awk that begin with a
     digit, with blanks in names written \\x20.
     """
-    filter_ = chosen_filter(pids + more_pids, user, name)
+    filter_ = chosen_filter(pids + more_pids, user, name, cgroup)
     scanned = scan()
     hidden = scanned.hidden(filter_)
     _require_readable(filter_.pids, hidden)

@@ -9,16 +9,17 @@ from typing import Any, Callable, TypeVar
 import click
 
 from tracer.core.wire import COMM_BYTES_MAX
-from tracer.errors import EXIT_LEAK, EXIT_USAGE, InotraceError
+from tracer.errors import EXIT_USAGE, InotraceError
 from tracer.kernel.hooks import Mode
 from tracer.kernel.procfs import thread_group
 from tracer.session import Filter
+from tracer.targets.cgroups import find_cgroup
 from tracer.targets.users import user_id
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _stacked(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
+def stacked(*options: Callable[[_Function], _Function]) -> Callable[[_Function], _Function]:
     def decorate(function: _Function) -> _Function:
         for option in reversed(options):
             function = option(function)
@@ -52,8 +53,8 @@ def duration_option(function: _Function) -> _Function:
 
 
 def filter_options(function: _Function) -> _Function:
-    """``-p``, ``-u`` and ``-n``: which processes are asked for."""
-    return _stacked(
+    """``-p``, ``-u``, ``-n`` and ``--cgroup``: which processes are asked for."""
+    return stacked(
         click.option(
             "-p",
             "--pid",
@@ -65,6 +66,12 @@ def filter_options(function: _Function) -> _Function:
         ),
         click.option("-u", "--user", metavar="USER", help="Only this user, by name or number."),
         click.option("-n", "--name", metavar="NAME", help="Only commands that contain NAME."),
+        click.option(
+            "--cgroup",
+            metavar="PATH",
+            help="Only processes in this cgroup or below it: its folder, or as /proc/PID/cgroup "
+            "shows it.",
+        ),
     )(function)
 
 
@@ -80,8 +87,10 @@ def mode_option(function: _Function) -> _Function:
     )(function)
 
 
-def chosen_filter(pids: tuple[int, ...], user: str | None, name: str | None) -> Filter:
-    """Raises InotraceError for what is no process, or a user nobody knows."""
+def chosen_filter(
+    pids: tuple[int, ...], user: str | None, name: str | None, cgroup: str | None = None
+) -> Filter:
+    """Raises InotraceError for what is no process or cgroup, or a user nobody knows."""
     comm = os.fsencode(name or "")
     if len(comm) > COMM_BYTES_MAX:
         raise InotraceError(
@@ -94,6 +103,7 @@ def chosen_filter(pids: tuple[int, ...], user: str | None, name: str | None) -> 
         pids=frozenset(pids),
         uid=user_id(user) if user is not None else None,
         name=comm,
+        cgroup=find_cgroup(cgroup) if cgroup is not None else None,
     )
 
 
@@ -103,26 +113,3 @@ def _require_process(pid: int) -> None:
         raise InotraceError(f"no process {pid}: it has ended, or the number is wrong")
     if group != pid:
         raise InotraceError(f"{pid} is a thread of process {group}: give that number")
-
-
-def judging_options(older: float) -> Callable[[_Function], _Function]:
-    """How the report is judged and shown; `older` is the default of ``--older``."""
-    return _stacked(
-        click.option(
-            "--older",
-            metavar="SECONDS",
-            type=Seconds(min=0),
-            default=older,
-            show_default=True,
-            help="Do not judge watches younger than this.",
-        ),
-        click.option("--full-stacks", is_flag=True, help="Show all frames, the libraries' too."),
-        click.option(
-            "--error-exitcode",
-            metavar="N",
-            type=click.IntRange(0, 255),
-            default=EXIT_LEAK,
-            show_default=True,
-            help="Exit code when a leak was found.",
-        ),
-    )

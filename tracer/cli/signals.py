@@ -52,6 +52,28 @@ def stop_on_signals() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+class MarkSignals:
+    """SIGUSR1, each of which asks for a mark. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._came = 0
+
+    def __enter__(self) -> MarkSignals:
+        self._before = signal.signal(signal.SIGUSR1, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGUSR1, self._before)
+
+    def take(self) -> int:
+        """How many came since this was last asked."""
+        came, self._came = self._came, 0
+        return came
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._came += 1
+
+
 class HeldSignals:
     """
     Takes ending signals one by one, and tells who sent them, instead of handling them.

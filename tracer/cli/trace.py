@@ -11,37 +11,33 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from tracer.cli.debug import debug_option
-from tracer.cli.options import (
-    chosen_filter,
-    duration_option,
-    filter_options,
-    judging_options,
-    mode_option,
-)
-from tracer.cli.outcome import exit_code, notice, notice_refusal, print_report
+from tracer.cli.keys import Keys
+from tracer.cli.options import chosen_filter, duration_option, filter_options, mode_option
+from tracer.cli.outcome import Reporting, conclude, notice, notice_refusal, reporting_options
 from tracer.cli.output import Output, chosen_format, output_options
-from tracer.cli.signals import Stop, stop_on_signals
+from tracer.cli.signals import MarkSignals, Stop, stop_on_signals
 from tracer.core.report import Report
-from tracer.errors import EXIT_CLEAN
 from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
 from tracer.session import Session
 from tracer.stacks.collector import Stacks
-from tracer.views.live import live_lines
+from tracer.views.live import LiveHint, live_lines
 from tracer.views.plain import HEADER, change_lines
 
 _STEP_S = 0.05
 _SCREEN_EVERY_S = 0.25
 _LINES_EVERY_S = 1.0
+_MARK_KEY = b"m"
+# of which nothing may come before the report
+_FOR_PROGRAMS = ("json", "github")
 
 
 @click.command("trace")
 @filter_options
 @duration_option
-@judging_options(older=5.0)
-@click.option("--fail-on", type=click.Choice(["leak"]), help="Exit with 23 if one was found.")
+@reporting_options(older=5.0, fail_on=None)
 @mode_option
-@output_options("table", "plain", "json")
+@output_options("table", "plain", "json", "github")
 @debug_option
 @click.pass_context
 def command(
@@ -49,11 +45,10 @@ def command(
     pids: tuple[int, ...],
     user: str | None,
     name: str | None,
+    cgroup: str | None,
     duration: float | None,
     older: float,
-    full_stacks: bool,
-    error_exitcode: int,
-    fail_on: str | None,
+    reporting: Reporting,
     mode: Mode | None,
     format_: str,
     output: str | None,
@@ -64,73 +59,97 @@ def command(
 
     A terminal shows the ledgers live, a pipe gets a line for each process that changes. The
     report comes at the end: leak candidates first, by the code that added the watches.
+
+    The key m, or SIGUSR1, begins a round by hand: press it before each time you repeat what you
+    suspect, and the report tells what each round left behind.
     """
     format_ = chosen_format(context)
-    filter_ = chosen_filter(pids, user, name)
-    with stop_on_signals() as stop, Output(output, force) as out:
+    filter_ = chosen_filter(pids, user, name, cgroup)
+    with stop_on_signals() as stop, Output(output, force) as out, MarkSignals() as marks:
         prepare(notice, mode)
         with Session(filter_, Stacks(), older_s=older, mode=mode) as session:
             notice_refusal(session.refusal)
-            _watch(session, stop, duration, format_, on_screen=sys.stdout.isatty())
+            Watching(session, stop, marks, duration).show(format_, on_screen=sys.stdout.isatty())
             report = session.finish()
-        print_report(report, out, format_, full_stacks)
-    return exit_code(report, error_exitcode) if fail_on else EXIT_CLEAN
+        report = conclude(report, out, format_, reporting)
+    return reporting.exit_code(report)
 
 
-def _watch(
-    session: Session, stop: Stop, duration: float | None, format_: str, on_screen: bool
-) -> None:
-    if format_ == "json":
-        notice("tracing; Ctrl-C ends it")
-        _until_stopped(session, stop, duration, _LINES_EVERY_S, lambda: None)
-    elif on_screen:
-        _on_screen(session, stop, duration)
-    else:
-        _in_lines(session, stop, duration)
+class Watching:
+    """A session that is shown while it goes on, until it is stopped or for some time."""
 
+    def __init__(
+        self, session: Session, stop: Stop, marks: MarkSignals, duration: float | None
+    ) -> None:
+        self._session = session
+        self._stop = stop
+        self._marks = marks
+        self._keys = Keys()
+        self._duration = duration
 
-def _on_screen(session: Session, stop: Stop, duration: float | None) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
-    with Live(console=console, screen=True, auto_refresh=False) as screen:
+    def show(self, format_: str, on_screen: bool) -> None:
+        with self._keys:
+            if format_ in _FOR_PROGRAMS:
+                notice("tracing; Ctrl-C ends it")
+                self._until_stopped(_LINES_EVERY_S, lambda: None, _notice_round)
+            elif on_screen:
+                self._on_screen()
+            else:
+                self._in_lines()
+        self._session.end_round()
+
+    def _on_screen(self) -> None:
+        console = Console(highlight=False, markup=False, emoji=False)
+        with Live(console=console, screen=True, auto_refresh=False) as screen:
+
+            def show() -> None:
+                width, height = console.size
+                hint = LiveHint.KEYS if self._keys.are_read else LiveHint.SIGNAL
+                lines = live_lines(self._session.live(), width, height, hint)
+                screen.update(Group(*lines), refresh=True)
+
+            show()
+            self._until_stopped(_SCREEN_EVERY_S, show, lambda _: show())
+
+    def _in_lines(self) -> None:
+        before: Report | None = None
 
         def show() -> None:
-            size = console.size
-            lines = live_lines(session.live(), size.width, size.height)
-            screen.update(Group(*lines), refresh=True)
+            nonlocal before
+            report = self._session.live()
+            for line in change_lines(before, report, _clock()):
+                print(line)
+            sys.stdout.flush()
+            before = report
 
-        show()
-        _until_stopped(session, stop, duration, _SCREEN_EVERY_S, show)
-
-
-def _in_lines(session: Session, stop: Stop, duration: float | None) -> None:
-    before: Report | None = None
-
-    def show() -> None:
-        nonlocal before
-        report = session.live()
-        for line in change_lines(before, report, time.strftime("%H:%M:%S")):
-            print(line)
-        sys.stdout.flush()
-        before = report
-
-    print(HEADER, flush=True)
-    show()
-    _until_stopped(session, stop, duration, _LINES_EVERY_S, show)
-    print()
-
-
-def _until_stopped(
-    session: Session,
-    stop: Stop,
-    duration: float | None,
-    every_s: float,
-    show: Callable[[], None],
-) -> None:
-    ends = time.monotonic() + duration if duration is not None else float("inf")
-    next_show = time.monotonic() + every_s
-    while not stop.requested and time.monotonic() < ends:
-        time.sleep(min(_STEP_S, max(ends - time.monotonic(), 0)))
-        session.step()
-        if time.monotonic() >= next_show:
+        def show_round(number: int) -> None:
             show()
-            next_show = time.monotonic() + every_s
+            print(f"{_clock()} round {number} begins", flush=True)
+
+        print(HEADER, flush=True)
+        show()
+        self._until_stopped(_LINES_EVERY_S, show, show_round)
+        print()
+
+    def _until_stopped(
+        self, every_s: float, show: Callable[[], None], show_round: Callable[[int], None]
+    ) -> None:
+        duration = self._duration
+        ends = time.monotonic() + duration if duration is not None else float("inf")
+        next_show = time.monotonic() + every_s
+        while not self._stop.requested and time.monotonic() < ends:
+            time.sleep(min(_STEP_S, max(ends - time.monotonic(), 0)))
+            self._session.step()
+            for _ in range(self._marks.take() + self._keys.typed().count(_MARK_KEY)):
+                show_round(self._session.mark())
+            if time.monotonic() >= next_show:
+                show()
+                next_show = time.monotonic() + every_s
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def _notice_round(number: int) -> None:
+    notice(f"round {number} begins")

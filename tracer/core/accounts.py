@@ -2,81 +2,22 @@
 
 from __future__ import annotations
 
-import enum
 import errno
 from collections import Counter
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from tracer.core.events import IN_ONESHOT, Caller, CallEvent, Instance, Op, Process
+from tracer.core.cause import Cause
+from tracer.core.events import Caller, CallEvent, Op, Process
+from tracer.core.site import Place, Share, Site, Stock
 from tracer.core.stack import Stack, is_runtime
-from tracer.core.walk import HolderFd, Inode, Payer, Target
 
 # How many names of ended processes and kinds of failures are told apart.
 _NAMES_MAX = 1024
 _FAILURES_MAX = 1024
 _QUICK_SITES_MAX = 65536
-_FOLDERS_SHARED = 4096
-_U64, _U32 = (1 << 64) - 1, (1 << 32) - 1
 # What the rest goes by.
 OTHERS = b"(others)"
-
-
-class Cause(str, enum.Enum):
-    """What ended a watch."""
-
-    RM_WATCH = "rm_watch"
-    DELETED = "deleted"
-    UNMOUNTED = "unmounted"
-    ONESHOT = "oneshot"
-    CLOSED = "closed"
-    UNKNOWN = "unknown"
-
-    # Enum hashes in Python, and a removal counts its cause three times
-    __hash__ = str.__hash__
-
-
-class Origin(str, enum.Enum):
-    """How the ledger learned of a watch."""
-
-    TRACED = "traced"
-    BASELINE = "baseline"
-    UNKNOWN = "unknown"
-
-
-class Place(NamedTuple):
-    """
-    What makes two calls come from the same place.
-
-    `code` are the frames' names, or why there are none. `process` tells places apart where the
-    code does not, being none or an interpreter's; `name` is of the process where the frames do not
-    tell which program it is.
-    """
-
-    op: int
-    name: bytes
-    process: Process | None
-    code: object
-
-
-class Site:
-    """
-    A place in the code that adds watches or opens instances, with what came of the watches.
-
-    `comm` is who called last from there.
-    """
-
-    __slots__ = ("added", "comm", "freed_by_exit", "live", "place", "removed", "stack")
-
-    def __init__(self, place: Place, stack: Stack, comm: bytes) -> None:
-        self.place = place
-        self.stack = stack
-        self.comm = comm
-        self.added = 0
-        self.live = 0
-        self.freed_by_exit = 0
-        self.removed: Counter[Cause] = Counter()
 
 
 class ProcessAccount:
@@ -134,130 +75,6 @@ class EndedProcesses:
         self.removed.update(account.removed)
 
 
-class Watch:
-    """
-    One live watch.
-
-    The path is kept in two parts, of which one is shared. `place` is the inode as one number, a
-    third of what the tuple takes, or None until a walk told. `touched` is the time of the last
-    event that spoke of it: what a walk older than that says does not count. `at_exit` is when a
-    holder last ended with the watch still there. A million of these may be live: see
-    tests/bench/memory.py before adding a field.
-    """
-
-    __slots__ = (
-        "added_at",
-        "at_exit",
-        "folder",
-        "is_oneshot",
-        "name",
-        "origin",
-        "owner",
-        "place",
-        "site",
-        "touched",
-        "wd",
-    )
-
-    def __init__(
-        self,
-        wd: int,
-        origin: Origin,
-        owner: ProcessAccount,
-        added_at: int,
-        mask: int,
-        site: Site | None = None,
-        path: bytes | None = None,
-        inode: Inode | None = None,
-    ) -> None:
-        self.wd = wd
-        self.origin = origin
-        self.owner = owner
-        self.site = site
-        self.folder: bytes | None = None
-        self.name = path
-        if path is not None and b"/" in path:
-            folder, _, self.name = path.rpartition(b"/")
-            self.folder = _shared(folder)
-        self.is_oneshot = bool(mask & IN_ONESHOT)
-        self.added_at = added_at
-        self.touched = added_at
-        self.at_exit = 0
-        self.place = None if inode is None else place_of(*inode)
-
-    @property
-    def path(self) -> bytes | None:
-        """As the call passed it."""
-        if self.name is None or self.folder is None:
-            return self.name
-        return self.folder + b"/" + self.name
-
-    @property
-    def inode(self) -> Inode | None:
-        """What is watched; None until a walk told."""
-        if self.place is None:
-            return None
-        place = self.place
-        return Inode(place & _U64, place >> 128, place >> 96 & _U32, place >> 64 & _U32)
-
-    @property
-    def target(self) -> Target | None:
-        """The same without what only the kernel side understands."""
-        inode = self.inode
-        return None if inode is None else inode.target
-
-
-@lru_cache(maxsize=_FOLDERS_SHARED)
-def _shared(folder: bytes) -> bytes:
-    """The same object for the same folder: who watches a tree names its folders again and again."""
-    return folder
-
-
-def place_of(address: int, ino: int, dev: int, generation: int) -> int:
-    """The fields of an Inode as one number."""
-    # what is small comes last: it makes the number shorter
-    return ino << 128 | dev << 96 | generation << 64 | address
-
-
-class InstanceAccount:
-    """
-    One live instance and its watches by descriptor. `payer` is charged for it, None if not known.
-
-    `without_target` are the descriptors of which no walk has told what they watch. `holders` are
-    as the last walk found them, before that the opener; `ended_holders` are those that ended with
-    watches on it, at the latest at `last_exit_at`.
-    """
-
-    __slots__ = (
-        "ended_holders",
-        "holders",
-        "instance",
-        "last_exit_at",
-        "opened_at",
-        "opener",
-        "opening_site",
-        "payer",
-        "queued",
-        "removed_at",
-        "watches",
-        "without_target",
-    )
-
-    def __init__(self, instance: Instance, opened_at: int) -> None:
-        self.instance = instance
-        self.opened_at = opened_at
-        self.opener: ProcessAccount | None = None
-        self.opening_site: Site | None = None
-        self.payer: Payer | None = None
-        self.holders: tuple[HolderFd, ...] = ()
-        self.queued = 0
-        self.watches: dict[int, Watch] = {}
-        self.without_target: set[int] = set()
-        self.removed_at: dict[int, int] = {}
-        self.ended_holders: set[Process] = set()
-        self.last_exit_at = 0
-
-
 class Failure(NamedTuple):
     """A kind of failed call by one process; by all that go by this name if `process` is None."""
 
@@ -269,15 +86,22 @@ class Failure(NamedTuple):
 
 
 class Totals:
-    """Counts over the whole trace."""
+    """Counts over the whole trace; of watches, but for `opened` and `closed`."""
 
-    __slots__ = ("added", "exits_truncated", "removed", "updated")
+    __slots__ = ("added", "closed", "exits_truncated", "opened", "removed", "updated")
 
     def __init__(self) -> None:
         self.added = 0
+        self.opened = 0
+        self.closed = 0
         self.updated = 0
         self.removed: Counter[Cause] = Counter()
         self.exits_truncated = 0
+
+    @property
+    def net(self) -> int:
+        """How many watches and instances more there are than there were."""
+        return self.added + self.opened - self.closed - sum(self.removed.values())
 
 
 class Accounts:
@@ -292,7 +116,7 @@ class Accounts:
         self.ended: dict[bytes, EndedProcesses] = {}
         self.sites: dict[Place, Site] = {}
         self.failures: Counter[Failure] = Counter()
-        self._sites_of_callers: dict[tuple[int, int], tuple[Caller, Stack, Site]] = {}
+        self._shares_of_callers: dict[tuple[int, int], tuple[Caller, Stack, Share]] = {}
 
     def process(self, process: Process) -> ProcessAccount:
         account = self.processes.get(process)
@@ -316,22 +140,35 @@ class Accounts:
             kind = kind._replace(process=None, comm=OTHERS)
         self.failures[kind] += times
 
-    def site(self, stack: Stack, caller: Caller, account: ProcessAccount) -> Site:
-        """The site of a call; the same caller and stack come as the same objects, most times."""
+    def share(self, stack: Stack, caller: Caller, account: ProcessAccount) -> Share:
+        """Of the site of a call; the same caller and stack come as the same objects, most times."""
         quick = (id(caller), id(stack))
-        found = self._sites_of_callers.get(quick)
+        found = self._shares_of_callers.get(quick)
         if found is None:
-            if len(self._sites_of_callers) >= _QUICK_SITES_MAX:
-                self._sites_of_callers.clear()
-            place = _place(stack, caller, account)
-            site = self.sites.get(place)
-            if site is None:
-                site = self.sites[place] = Site(place, stack, caller.comm)
+            if len(self._shares_of_callers) >= _QUICK_SITES_MAX:
+                self._shares_of_callers.clear()
+            site = self._site(stack, caller, account)
+            share = site.shares.get(caller.process)
+            if share is None:
+                share = site.shares[caller.process] = Share(site, caller.process)
             # with the objects themselves, since an id is only unique while its object lives
-            found = self._sites_of_callers[quick] = caller, stack, site
-        site = found[2]
-        site.comm = caller.comm
+            found = self._shares_of_callers[quick] = caller, stack, share
+        share = found[2]
+        share.site.comm = caller.comm
+        return share
+
+    def _site(self, stack: Stack, caller: Caller, account: ProcessAccount) -> Site:
+        place = _place(stack, caller, account)
+        site = self.sites.get(place)
+        if site is None:
+            site = self.sites[place] = Site(place, stack, caller.comm)
         return site
+
+    def stocks(self) -> Iterator[Stock]:
+        """All sites, and what each process has of them."""
+        for site in self.sites.values():
+            yield site
+            yield from site.shares.values()
 
     def fold(self, processes: Iterable[Process]) -> None:
         """Sum up by name what these did; nothing live may refer to them."""
@@ -359,6 +196,9 @@ class Accounts:
 
     def _fold_sites(self, names: dict[Process, bytes]) -> None:
         """A place that only the process told apart is now one with those of its namesakes."""
+        for site in self.sites.values():
+            for process in names.keys() & site.shares.keys():
+                del site.shares[process]
         for place in [place for place in self.sites if place.process in names]:
             assert place.process is not None
             site = self.sites.pop(place)
@@ -367,9 +207,8 @@ class Accounts:
             into = self.sites.get(folded)
             if into is None:
                 into = self.sites[folded] = Site(folded, site.stack, name)
-            into.added += site.added
-            into.removed.update(site.removed)
-        self._sites_of_callers.clear()
+            into.take(site)
+        self._shares_of_callers.clear()
 
 
 def _exhausted(event: CallEvent) -> int:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from tracer.core.accounts import InstanceAccount, Watch, place_of
 from tracer.core.departures import Departures
 from tracer.core.events import Instance
 from tracer.core.walk import Hidden, KernelWatch, Payer, Walk, WalkedInstance
+from tracer.core.watch import InstanceAccount, Watch, place_of
 
 # How many watches of an instance are looked at to see that it is the one it was, in passing.
 _SAMPLE = 64

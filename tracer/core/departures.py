@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple, Optional
 
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
 from tracer.core.events import Instance
 
 # an instance as a whole where the descriptor is None

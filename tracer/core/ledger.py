@@ -8,21 +8,12 @@ follows what is live and not what has happened.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 
-from tracer.core.accounts import (
-    Accounts,
-    Cause,
-    InstanceAccount,
-    Origin,
-    ProcessAccount,
-    Site,
-    Totals,
-    Watch,
-    place_of,
-)
+from tracer.core.accounts import ProcessAccount
+from tracer.core.cause import Cause
 from tracer.core.comparison import Difference, InFlight, difference, missing_instances
 from tracer.core.departures import Departure, Departures
+from tracer.core.entries import CauseOf, Entries
 from tracer.core.events import (
     IN_MASK_ADD,
     IN_ONESHOT,
@@ -32,42 +23,32 @@ from tracer.core.events import (
     Instance,
     LastEvent,
     Op,
-    Process,
     Tally,
     TallyEvent,
 )
 from tracer.core.stack import Stack
 from tracer.core.walk import HolderFd, KernelWatch, Payer, Walk, WatchRows
+from tracer.core.watch import InstanceAccount, Origin, Watch, place_of
 
 # How long a removed descriptor is remembered, so that its add, should it arrive late, does not
 # come back to life. Far above the order's slack.
 _REMEMBER_NS = 100_000_000
 
 
-CauseOf = Callable[[Watch], Cause]
-
-
 def _unknown(_: Watch) -> Cause:
     return Cause.UNKNOWN
 
 
-class Ledger:
+class Ledger(Entries):
     """
     Fed with events in order of time, and with walks of the kernel's list.
 
-    `keep_freed_by_exit` is for tracing one command: a watch that only the end of its process
-    freed is kept in :attr:`freed_by_exit` and still counts as live. :attr:`last_exit_at` is when
-    a process last ended that had watches.
+    :attr:`last_exit_at` is when a process last ended that had watches.
     """
 
     def __init__(self, keep_freed_by_exit: bool = False) -> None:
-        self.instances: dict[Instance, InstanceAccount] = {}
-        self.accounts = Accounts()
-        self.freed_by_exit: list[tuple[InstanceAccount, Watch]] = []
-        self.totals = Totals()
+        super().__init__(keep_freed_by_exit)
         self.last_exit_at: int | None = None
-        self._latest: dict[int, Instance] = {}
-        self._keep_freed_by_exit = keep_freed_by_exit
         self._has_baseline = False
         self._in_flight = InFlight()
         self._removals: deque[tuple[int, InstanceAccount, int]] = deque()
@@ -80,7 +61,7 @@ class Ledger:
         caller = event.caller
         account = self.accounts.caller(caller)
         if event.ret < 0:
-            self.accounts.fail(event, account)
+            self._fail(event, account)
         elif not caller.instance.group:
             # another thread closed the descriptor meanwhile: the next walk tells what remained
             return
@@ -105,8 +86,8 @@ class Ledger:
             account.updated += event.times
             self.totals.updated += event.times
         else:
-            site = self.accounts.site(stack, caller, account)
-            self._count_passed(site, account, Cause.RM_WATCH, event.times)
+            share = self.accounts.share(stack, caller, account)
+            self._count_passed(share, account, Cause.RM_WATCH, event.times)
 
     def apply_last(self, event: LastEvent) -> None:
         """The watches that an instance still had when a process holding it ended."""
@@ -136,7 +117,7 @@ class Ledger:
             account.removed_at[event.wd] = event.ts
             self._removals.append((event.ts, account, event.wd))
             if watch is not None:
-                self._leave(account, watch, cause)
+                self._leave(account, watch, cause, event.ts)
 
     def apply_closed(self, event: ClosedEvent) -> None:
         """An instance went with all its watches."""
@@ -150,20 +131,24 @@ class Ledger:
         if closer - account.ended_holders:
             # closed by a process that goes on: what ended before did not free the watches
             account.last_exit_at = 0
-        self._close(account, _unknown)
+        self._close(account, _unknown, event.ts)
 
     def _apply_late(
         self, event: CallEvent, process: ProcessAccount, stack: Stack, departure: Departure
     ) -> None:
         """A call that ended, or was told, only after what it speaks of had gone."""
+        if event.caller.op == Op.INIT:
+            self.accounts.share(stack, event.caller, process).pass_by(Cause.CLOSED, 1)
+            self.totals.opened += 1
+            self.totals.closed += 1
         if event.caller.op != Op.ADD:
             return
         if departure.was_live:
             process.updated += 1
             self.totals.updated += 1
             return
-        site = self.accounts.site(stack, event.caller, process)
-        self._count_passed(site, process, departure.cause)
+        share = self.accounts.share(stack, event.caller, process)
+        self._count_passed(share, process, departure.cause)
         departure = departure._replace(was_live=True, ts=event.ts)
         self._departures.note(self.recognized(event.caller.instance), event.wd, departure)
 
@@ -176,11 +161,23 @@ class Ledger:
             if account.removed_at.get(wd) == ts:
                 del account.removed_at[wd]
 
+    def _fail(self, event: CallEvent, process: ProcessAccount) -> None:
+        self.accounts.fail(event, process)
+        caller = event.caller
+        if caller.op == Op.ADD and caller.instance.group:
+            account = self.instances.get(self.recognized(caller.instance))
+            if account is not None:
+                account.failed_adds += 1
+
     def _open(self, event: CallEvent, process: ProcessAccount, stack: Stack) -> None:
         caller = event.caller
         account = self._instance(caller.instance, event.ts)
         account.opener = process
-        account.opening_site = self.accounts.site(stack, caller, process)
+        if account.opening_share is None:
+            account.opening_share = self.accounts.share(stack, caller, process)
+            account.opening_share.site.added += 1
+            account.opening_share.enter(event.ts)
+            self.totals.opened += 1
         account.holders = (HolderFd(caller.process, event.ret),)
         if event.ino:
             account.payer = event.ino, event.dev
@@ -199,15 +196,15 @@ class Ledger:
             process.updated += 1
             self.totals.updated += 1
             return
-        site = self.accounts.site(stack, event.caller, process)
+        share = self.accounts.share(stack, event.caller, process)
         if account.removed_at.get(wd, 0) > ts:
             # its removal was drained before it
-            self._count_passed(site, process, Cause.RM_WATCH)
+            self._count_passed(share, process, Cause.RM_WATCH)
             return
-        site.added += 1
+        share.site.added += 1
         process.added += 1
         self.totals.added += 1
-        watch = Watch(wd, Origin.TRACED, process, ts, event.arg, site, event.path)
+        watch = Watch(wd, Origin.TRACED, process, ts, event.arg, share, event.path)
         if event.inode:
             watch.place = place_of(event.inode, event.ino, event.dev, event.detail)
         self._enter(account, watch)
@@ -220,7 +217,7 @@ class Ledger:
         watch = account.watches.get(wd)
         # without a watch: its add is still to come, or a walk has counted it as gone
         if watch is not None and watch.touched <= ts:
-            self._leave(account, watch, Cause.RM_WATCH)
+            self._leave(account, watch, Cause.RM_WATCH, ts)
 
     # the kernel's list
 
@@ -250,9 +247,9 @@ class Ledger:
         """
         change = self.difference(walk, exact=exact)
         for account in change.closed:
-            self._close(account, cause_of)
+            self._close(account, cause_of, walk.began)
         for account, watch in change.gone:
-            self._leave(account, watch, cause_of(watch))
+            self._leave(account, watch, cause_of(watch), walk.began)
         origin = Origin.BASELINE if baseline or not self._has_baseline else Origin.UNKNOWN
         for key, wd, kernel_watch in change.unlisted:
             self._adopt(walk, key, wd, kernel_watch, origin)
@@ -261,26 +258,6 @@ class Ledger:
         self._has_baseline = True
         self._refresh(walk)
         return change
-
-    def _close(self, account: InstanceAccount, cause_of: CauseOf) -> None:
-        # a holder that closed it by itself has told no end
-        holders = {holder.process for holder in account.holders}
-        by_exit = bool(account.last_exit_at) and holders <= account.ended_holders
-        for watch in list(account.watches.values()):
-            if not by_exit:
-                self._leave(account, watch, Cause.CLOSED)
-            elif watch.at_exit != account.last_exit_at:
-                self._leave(account, watch, cause_of(watch))
-            elif self._keep_freed_by_exit and watch.origin is not Origin.BASELINE:
-                self._take_out(account, watch)
-                self.freed_by_exit.append((account, watch))
-                if watch.site is not None:
-                    watch.site.freed_by_exit += 1
-            else:
-                self._leave(account, watch, Cause.CLOSED)
-        del self.instances[account.instance]
-        if self._latest.get(account.instance.group) == account.instance:
-            del self._latest[account.instance.group]
 
     def _adopt(
         self, walk: Walk, key: Instance, wd: int, kernel_watch: KernelWatch, origin: Origin
@@ -298,7 +275,7 @@ class Ledger:
             account.payer = walked.payers[0] if walked.payers else account.payer
             # an instance may outlive any number of processes that held it
             account.ended_holders &= {holder.process for holder in walked.holders}
-            account.queued = walked.queued
+            account.look_at_queue(walked.queued, walk.began)
             if account.without_target and walked.watches is not None:
                 self._learn_targets(account, walked.watches)
 
@@ -306,96 +283,6 @@ class Ledger:
         for wd, kernel_watch in watches.only(account.without_target.copy()):
             account.without_target.discard(wd)
             account.watches[wd].place = place_of(*kernel_watch.inode)
-
-    # processes
-
-    def idle(self) -> list[Process]:
-        """Those that have no watch and hold no instance, in the order in which they came."""
-        busy: set[Process] = set()
-        for account in self.instances.values():
-            busy.update(holder.process for holder in account.holders)
-            if account.opener is not None:
-                busy.add(account.opener.process)
-        return [
-            process
-            for process, account in self.accounts.processes.items()
-            if not account.live and process not in busy
-        ]
-
-    def payers(self) -> set[Payer]:
-        """Who is charged for the instances, as far as it is known."""
-        payers = (account.payer for account in self.instances.values())
-        return {payer for payer in payers if payer is not None}
-
-    def fold(self, ended: Iterable[Process]) -> None:
-        """Sum up by name what these did; only for those that are idle and have ended."""
-        self.accounts.fold(ended)
-
-    # entries
-
-    def watches(self) -> Iterator[tuple[InstanceAccount, Watch]]:
-        """Everything that counts as live."""
-        for account in self.instances.values():
-            for watch in account.watches.values():
-                yield account, watch
-        yield from self.freed_by_exit
-
-    def _enter(self, account: InstanceAccount, watch: Watch) -> None:
-        account.watches[watch.wd] = watch
-        if watch.place is None:
-            account.without_target.add(watch.wd)
-        watch.owner.live += 1
-        watch.owner.baseline += watch.origin is Origin.BASELINE
-        if watch.site is not None:
-            watch.site.live += 1
-
-    def _leave(self, account: InstanceAccount, watch: Watch, cause: Cause) -> None:
-        self._take_out(account, watch)
-        watch.owner.live -= 1
-        watch.owner.removed[cause] += 1
-        self.totals.removed[cause] += 1
-        if watch.site is not None:
-            watch.site.live -= 1
-            watch.site.removed[cause] += 1
-
-    def _disown(self, account: InstanceAccount, watch: Watch) -> None:
-        """Take back the adoption of a watch whose call has now been seen."""
-        self._take_out(account, watch)
-        watch.owner.live -= 1
-
-    def _count_passed(
-        self, site: Site, process: ProcessAccount, cause: Cause, times: int = 1
-    ) -> None:
-        """Watches that came and went without being listed."""
-        for counted in (site, process, self.totals):
-            counted.added += times
-            counted.removed[cause] += times
-
-    def _take_out(self, account: InstanceAccount, watch: Watch) -> None:
-        del account.watches[watch.wd]
-        account.without_target.discard(watch.wd)
-
-    def _instance(self, key: Instance, now: int) -> InstanceAccount:
-        account = self.instances.get(key)
-        if account is not None:
-            return account
-        key = self.recognized(key)
-        account = self.instances.get(key)
-        if account is None:
-            account = self.instances[key] = InstanceAccount(key, key.gen or now)
-            self._latest[key.group] = key
-        return account
-
-    def recognized(self, key: Instance) -> Instance:
-        """
-        The instance that the ledger knows by this key.
-
-        The kernel side remembers only so many generations and tells 0 for one it forgot. As each
-        instance that is made gets one, that is the latest with this address.
-        """
-        if key.gen or key in self.instances:
-            return key
-        return self._latest.get(key.group, key)
 
 
 def _wd_of(event: CallEvent) -> int | None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
+from tracer.core.evidence import Evidence
 from tracer.core.stack import Stack
-from tracer.core.verdict import Evidence, Verdict
-from tracer.core.walk import Target
+from tracer.core.verdict import Verdict
+from tracer.core.walk import Payer, Target
+
+
+class Unit(str, enum.Enum):
+    """What a place makes."""
+
+    WATCHES = "watches"
+    INSTANCES = "instances"
 
 
 @dataclass(frozen=True)
@@ -25,8 +34,8 @@ class TraceSummary:
     """
     `removed` by cause over all sites. `lost` records did not fit the buffers; `healed` of them were
     taken back from where the kernel side keeps them. `complete`: the ledger was verified equal to
-    the kernel at the end. `unfollowed` descendants of the command were not traced: too many ran at
-    a time.
+    the kernel at the end. `opened` and `closed` count instances. `unfollowed` descendants of the
+    command were not traced: too many ran at a time.
     """
 
     seconds: float
@@ -38,8 +47,9 @@ class TraceSummary:
     lost: int
     healed: int
     complete: bool
-    command: str | None = None
     unfollowed: int = 0
+    opened: int = 0
+    closed: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,11 @@ class AuditRow:
 
 @dataclass(frozen=True)
 class ProcessRow:
-    """One process. `exe`, `comm` are raw bytes; `rate` is adds per second of late."""
+    """
+    One process. `exe`, `comm` are raw bytes; `rate` is adds per second of late.
+
+    `leaked` are watches; `verdict` is the worst that it has anywhere.
+    """
 
     pid: int
     comm: bytes
@@ -90,6 +104,7 @@ class ProcessRow:
     instances: int
     leaked: int = 0
     rate: float = 0.0
+    verdict: Verdict = Verdict.CLEAN
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,8 @@ class InstanceRow:
 class TargetRow:
     """
     One live watch. `state`: "verified" (the path leads to the watched inode now), "changed" (it
-    leads elsewhere), "gone" (nowhere), "unverified" (it cannot be looked up from here).
+    leads elsewhere), "gone" (nowhere), "unverified" (it cannot be looked up from here). `fate` is
+    one of tracer.targets.fate.Fate: why it is gone for its holder, if it is.
     """
 
     path: bytes | None
@@ -136,17 +152,22 @@ class TargetRow:
     wd: int
     age_s: float
     state: str
+    fate: str = ""
 
 
 @dataclass(frozen=True)
 class SiteRow:
     """
-    A place in the code: what it added, what is left, and the verdict on it.
+    A place in the code: what it added or opened, what is left, and the verdict on it.
 
-    `targets` are the oldest of the `live` watches; not all of them if they are very many.
+    `targets` are the oldest of the `live` watches, not all of them if they are very many; of
+    instances, `holders` are the descriptors. It grows by `per_hour`, and at the pace of all that
+    `payer` (see UserLimits: userns, uid) is charged for, the limit is met in `full_in_s` seconds.
+    `suppressed_by` is a pattern of the user's.
     """
 
     id: str
+    unit: Unit
     verdict: Verdict
     comm: bytes
     pids: tuple[int, ...]
@@ -157,6 +178,11 @@ class SiteRow:
     stack: Stack
     evidence: tuple[Evidence, ...]
     targets: tuple[TargetRow, ...]
+    holders: tuple[HolderRow, ...] = ()
+    per_hour: float = 0.0
+    payer: Payer | None = None
+    full_in_s: float | None = None
+    suppressed_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,12 +202,24 @@ class FailureRow:
 
 
 @dataclass(frozen=True)
+class SuppressedRow:
+    """A pattern of the user's that was used, where it is written, and what it matched."""
+
+    pattern: str
+    written_at: str
+    places: int
+    watches: int
+    instances: int
+
+
+@dataclass(frozen=True)
 class Report:
     """
     One moment of a trace; the last one is judged.
 
     `processes` are those that run, and the latest that ended; `ended` sums up the others. `audit`
-    is empty where the kernel's counters agree with what was found.
+    is empty where the kernel's counters agree with what was found. `suppressed` lists what kept
+    sites from counting.
     """
 
     host: Host
@@ -193,6 +231,7 @@ class Report:
     failures: tuple[FailureRow, ...]
     ended: tuple[EndedRow, ...] = ()
     audit: tuple[AuditRow, ...] = ()
+    suppressed: tuple[SuppressedRow, ...] = ()
 
     @property
     def live(self) -> int:
@@ -201,14 +240,13 @@ class Report:
     @property
     def baseline(self) -> int:
         """Watches from before the trace that are still there; a process counts all it had."""
-        return self.live - sum(site.live for site in self.sites)
+        return self.live - sum(site.live for site in self.sites if site.unit is Unit.WATCHES)
 
-    def sites_with(self, verdict: Verdict) -> tuple[SiteRow, ...]:
-        return tuple(site for site in self.sites if site.verdict is verdict)
-
-    @property
-    def has_leak(self) -> bool:
-        return bool(self.sites_with(Verdict.LEAK))
+    def sites_with(self, *verdicts: Verdict) -> tuple[SiteRow, ...]:
+        """Those that are not suppressed."""
+        return tuple(
+            site for site in self.sites if site.verdict in verdicts and not site.suppressed_by
+        )
 
     @property
     def has_unsure(self) -> bool:

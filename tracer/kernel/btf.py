@@ -31,6 +31,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("stack",),
         ("pid_links",),
         ("mm",),
+        ("cgroups",),
     ),
     "mm_struct": (("start_stack",),),
     "proc_inode": (("pid",), ("vfs_inode",)),
@@ -51,9 +52,23 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "user_namespace": (("ucount_max",), ("ucounts",), ("ns",)),
     "ns_common": (("inum",),),
     "work_struct": (("func",),),
+    "css_set": (("dfl_cgrp",), ("cgrp_links",)),
+    "cgrp_cset_link": (("cgrp",), ("cgrp_link",)),
+    "cgroup": (("self",), ("kn",), ("root",)),
+    "cgroup_subsys_state": (("parent",), ("cgroup",)),
+    "cgroup_root": (("hierarchy_id",),),
+    "kernfs_node": (("id",),),
 }
+# Only with CONFIG_CGROUPS.
+_OF_CGROUPS = ("css_set", "cgrp_cset_link", "cgroup", "cgroup_subsys_state", "cgroup_root")
 # Missing in some kernels: 0 there, which is no offset of theirs elsewhere.
-OPTIONAL = frozenset({("cred", "ucounts")})  # since 905ae01c4ae2 (in v5.14)
+OPTIONAL = frozenset(
+    {
+        ("cred", "ucounts"),  # since 905ae01c4ae2 (in v5.14)
+        ("task_struct", "cgroups"),
+        *((struct_name, names[0]) for struct_name in _OF_CGROUPS for names in FIELDS[struct_name]),
+    }
+)
 ENUMERATORS: Mapping[str, tuple[str, ...]] = {
     "ucount_type": ("UCOUNT_INOTIFY_INSTANCES", "UCOUNT_INOTIFY_WATCHES"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
 from tracer.kernel.hooks import COMPAT_PREFIX, NATIVE_PREFIX
 from tracer.kernel.kallsyms import KernelSymbols
 

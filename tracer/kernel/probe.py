@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,13 +32,15 @@ class Scope:
     What the kernel side lets through.
 
     `pids` None is every process, otherwise the traced processes; with `follow`, their
-    descendants as well. `uid` is an effective user id or None, `name` a part of a comm. `stacks`
-    are collected for adds and new instances, with `removal_stacks` for removals too.
+    descendants as well. `uid` is an effective user id or None, `name` a part of a comm, `cgroup`
+    the number of a hierarchy and the id of a cgroup in it, which stands for all below it as well.
+    `stacks` are collected for adds and new instances, with `removal_stacks` for removals too.
     """
 
     pids: frozenset[int] | None = None
     uid: int | None = None
     name: bytes = b""
+    cgroup: tuple[int, int] | None = None
     follow: bool = False
     stacks: bool = True
     removal_stacks: bool = False
@@ -125,6 +128,21 @@ class Probe:
 
     def add_to_scope(self, pid: int) -> None:
         self.bpf[b"scope"][ctypes.c_uint(pid)] = ctypes.c_ubyte(1)
+
+    @contextmanager
+    def spawning(self) -> Iterator[None]:
+        """If descendants are followed: what this thread forks meanwhile is in scope at once."""
+        if not self._scope.follow:
+            yield
+            return
+        self._name_spawner(threading.get_native_id())
+        try:
+            yield
+        finally:
+            self._name_spawner(0)
+
+    def _name_spawner(self, tid: int) -> None:
+        self.bpf[b"spawner"][ctypes.c_int(0)] = ctypes.c_uint(tid)
 
     def scope_pids(self) -> frozenset[int]:
         """The processes that are in scope now; those that ended have left it."""
@@ -289,6 +307,9 @@ def _tunables(scope: Scope) -> list[str]:
         tunables += ["-DUNWIND_ROWS=128", "-DKEPT_COPIES=128"]
     if scope.uid is not None:
         tunables.append(f"-DFILTER_UID={scope.uid}")
+    if scope.cgroup is not None:
+        hierarchy, cgroup = scope.cgroup
+        tunables += [f"-DFILTER_HIERARCHY={hierarchy}", f"-DFILTER_CGROUP={cgroup}ULL"]
     if scope.name:
         tunables.append(f"-DFILTER_NAME={{{','.join(map(str, scope.name))}}}")
     return tunables

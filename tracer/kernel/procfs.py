@@ -7,13 +7,22 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # include/linux/sched.h
 _PF_KTHREAD = 0x00200000
 _EFFECTIVE_UID = re.compile(rb"^Uid:\t\d+\t(\d+)", re.MULTILINE)
 _THREAD_GROUP = re.compile(rb"^Tgid:\t(\d+)", re.MULTILINE)
 # fields of /proc/PID/stat, counted from the one after the name
-_STATE, _FLAGS, _START_TIME = 0, 6, 19
+_STATE, _PARENT, _SESSION, _FLAGS, _START_TIME = 0, 1, 3, 6, 19
+# proc(5), /proc/PID/mountinfo: the fields that NAMED groups take, the rest as it comes. The kernel
+# escapes only blanks, backslashes and '#': any other byte may be in a name.
+_MOUNT = re.compile(
+    rb"^[0-9]+ [0-9]+ (?P<major>[0-9]+):(?P<minor>[0-9]+) (?P<root>[^ \n]*) (?P<point>[^ \n]*) "
+    rb"[^\n]*? - (?P<kind>[^ \n]*) ",
+    re.MULTILINE,
+)
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 @dataclass(frozen=True)
@@ -23,7 +32,7 @@ class ProcessFacts:
 
     `birth_ticks` is its start in clock ticks since boot, `uid` the effective user. `exe` is None
     if there is none (a kernel thread) or it may not be read, and ends in " (deleted)" as the
-    kernel says it.
+    kernel says it. `parent` and `session` are pids, 0 if there is none or it is not of this /proc.
     """
 
     pid: int
@@ -32,6 +41,22 @@ class ProcessFacts:
     comm: bytes
     exe: bytes | None
     cmdline: tuple[bytes, ...]
+    parent: int = 0
+    session: int = 0
+
+
+class Mount(NamedTuple):
+    """
+    One mount as a process sees it.
+
+    `dev` is the kernel's dev_t of the filesystem, `kind` its type with a subtype (fuse.sshfs),
+    `root` the folder of it that is mounted, and `point` where.
+    """
+
+    dev: int
+    kind: bytes
+    root: bytes
+    point: bytes
 
 
 def running_pids() -> list[int]:
@@ -58,6 +83,8 @@ def read_process(pid: int) -> ProcessFacts | None:
             comm=comm,
             exe=_executable(folder),
             cmdline=_command_line(folder),
+            parent=int(fields[_PARENT]),
+            session=int(fields[_SESSION]),
         )
     return None
 
@@ -86,16 +113,66 @@ def user_namespace(pid: int) -> int | None:
         return None
 
 
-def mounted_devices(pid: int) -> frozenset[int]:
+def birth_ticks(pid: int) -> int | None:
+    """When the process began, in clock ticks since boot; None if it is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError), _process_folder(pid) as folder:
+        return int(_split_stat(_content("stat", folder))[1][_START_TIME])
+    return None
+
+
+def mount_namespace(pid: int) -> int:
     """
-    The filesystems in the mount table of a process, each by the kernel's dev_t.
+    The inode number that names the mount namespace of a process or thread.
+
+    Raises OSError if it is gone or may not be looked into.
+    """
+    return os.stat(f"/proc/{pid}/ns/mnt").st_ino
+
+
+def root_folder(pid: int) -> bytes:
+    """
+    The root of a process as a path from the top of its mount namespace, or from our root.
+
+    Raises OSError if it is gone or may not be looked into.
+    """
+    return os.readlink(b"/proc/%d/root" % pid)
+
+
+def threads(pid: int) -> list[int]:
+    """Those of a process; none if it is gone."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
+
+def mounts_of(pid: int) -> list[Mount]:
+    """
+    The mount table of a process: what can be reached from its root, in the order of mounting.
 
     Raises OSError if the process is gone.
     """
     with open(f"/proc/{pid}/mountinfo", "rb") as table:
-        # proc(5): the third field is major:minor
-        fields = (line.split(b" ", 3)[2].split(b":") for line in table)
-        return frozenset(int(major) << 20 | int(minor) for major, minor in fields)
+        return parse_mounts(table.read())
+
+
+def parse_mounts(table: bytes) -> list[Mount]:
+    """What a mountinfo file says; lines that are none of it are left out."""
+    return [
+        Mount(
+            int(line["major"]) << 20 | int(line["minor"]),
+            _unescaped(line["kind"]),
+            _unescaped(line["root"]),
+            _unescaped(line["point"]),
+        )
+        for line in _MOUNT.finditer(table)
+    ]
+
+
+def _unescaped(name: bytes) -> bytes:
+    if b"\\" not in name:
+        return name
+    return _ESCAPED.sub(lambda digits: bytes((int(digits[1], 8) & 0xFF,)), name)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ KCMP = {
     "ppc64le": 354,
     "s390x": 343,
 }
+# since Linux 5.6
+OPENAT2 = dict.fromkeys(KCMP, 437)
 # enum bpf_cmd, include/uapi/linux/bpf.h
 MAP_CREATE = 0
 PROG_LOAD = 5

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import Callable
 
-from tracer.core.accounts import Cause, Watch
+from tracer.core.cause import Cause
 from tracer.core.walk import Inode
+from tracer.core.watch import Watch
 from tracer.kernel.inodes import InodeState
-from tracer.kernel.procfs import mounted_devices, running_pids
+from tracer.targets.mounts import Mounts
 
 
 class Aftermath:
@@ -24,15 +24,14 @@ class Aftermath:
 
     def __init__(self, state_of: Callable[[Inode], InodeState]) -> None:
         self._state_of = state_of
-        self._mounts: dict[int, frozenset[int]] = {}
-        self._mounted: dict[int, bool] = {}
+        self._mounts = Mounts()
 
     def cause_of(self, watch: Watch) -> Cause:
         """Why this watch is gone."""
         inode = watch.inode
         if inode is None:
             return Cause.UNKNOWN
-        if not self._is_mounted(inode.dev, watch.owner.process.pid):
+        if not self._mounts.is_mounted(inode.dev, watch.owner.process.pid):
             return Cause.UNMOUNTED
         state = self._state_of(inode)
         if state is InodeState.LINKED and watch.is_oneshot:
@@ -40,22 +39,3 @@ class Aftermath:
         if state is InodeState.DELETED and not watch.is_oneshot:
             return Cause.DELETED
         return Cause.UNKNOWN
-
-    def _is_mounted(self, dev: int, pid: int) -> bool:
-        """Whether a filesystem is in any mount table; that of `pid` is looked at first."""
-        known = self._mounted.get(dev)
-        if known is None:
-            known = self._mounted[dev] = any(
-                dev in self._mounts_of(each) for each in (pid, os.getpid(), *running_pids())
-            )
-        return known
-
-    def _mounts_of(self, pid: int) -> frozenset[int]:
-        try:
-            namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
-            if namespace not in self._mounts:
-                self._mounts[namespace] = mounted_devices(pid)
-            return self._mounts[namespace]
-        except OSError:
-            # it has ended
-            return frozenset()

@@ -1,45 +1,273 @@
-"""From a traced path to what is there now."""
+"""From a traced path to what is there now, as the process that passed it sees it."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
+import re
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
+from tracer.core.events import Process
 from tracer.core.walk import Target
+from tracer.kernel.procfs import Mount
+from tracer.kernel.system_call import OPENAT2, system_call
+from tracer.targets.mounts import Mounts, Vantage, kernel_device
+from tracer.targets.processes import is_running
+
+# path_resolution(7)
+_LINKS_MAX = 40
+_NAME = re.compile(rb"[^/]+")
+# How many names in paths are looked up for one report: a hundred for each of 10,000 watches, and
+# some seconds for paths made to take long.
+_NAMES_MAX = 1_000_000
+# openat2(2)
+_NO_MAGICLINKS, _NO_SYMLINKS, _IN_ROOT = 0x02, 0x04, 0x10
+_HOW = ctypes.create_string_buffer(
+    struct.pack(
+        "=QQQ",
+        os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC,
+        0,
+        _NO_MAGICLINKS | _NO_SYMLINKS | _IN_ROOT,
+    ),
+    24,
+)
 
 
-def path_state(pid: int, path: bytes | None, target: Target | None) -> str:
+class Sight(NamedTuple):
     """
-    Whether `path`, as process `pid` passed it, still leads to `target`.
+    Where a path leads: `target` is None if nowhere.
 
-    "verified", "changed" (it leads to another inode), "gone", or "unverified" (the process or
-    the inode is unknown, or the filesystem shows another device number than the kernel has).
+    `at` is the path without symbolic links, from the top of the mount namespace. `link` is the
+    symbolic link that the path is of, if it is of one: IN_DONT_FOLLOW watches that.
     """
-    if path is None:
-        return "unverified"
+
+    target: Target | None
+    at: bytes
+    link: Target | None = None
+
+
+class Paths:
+    """
+    Looks up paths, each once: use one for each report.
+
+    No path is looked up that goes over a filesystem which might wait for a server or a program, or
+    through a link of /proc, which leads each process elsewhere. A link that is made while it is
+    looked up is not followed.
+    """
+
+    def __init__(self, mounts: Mounts) -> None:
+        self._mounts = mounts
+        self._vantages: dict[Process, Vantage | None] = {}
+        self._sights: dict[tuple[Vantage, bytes], Sight | None] = {}
+        self._links: dict[tuple[Vantage, bytes], bytes] = {}
+        self._names_left = _NAMES_MAX
+
+    def sees(self, process: Process) -> bool:
+        """Whether it can be told how this process sees files: it has not ended."""
+        return self._vantage(process) is not None
+
+    def sight(self, process: Process, path: bytes) -> Sight | None:
+        """Where a path leads, a relative one from where the process is now; None if unknown."""
+        vantage = self._vantage(process)
+        return None if vantage is None else self._sight(process.pid, vantage, path)
+
+    def mounts_at(self, process: Process, sight: Sight) -> list[Mount]:
+        """What is mounted where a path leads, or would if it led anywhere."""
+        vantage = self._vantage(process)
+        if vantage is None:
+            return []
+        table, _ = self._mounts.scene(process.pid, vantage)
+        return table.mounts_at(sight.at)
+
+    def state(self, process: Process, path: bytes | None, target: Target | None) -> str:
+        """
+        Whether `path`, as the process passed it, still leads to `target`.
+
+        "verified", "changed" (it leads to another inode), "gone" (nowhere), or "unverified": it is
+        not looked up, the inode is unknown, the filesystem shows another device number than the
+        kernel has, or it leads elsewhere for who looks now, but maybe not for the process, which
+        has ended, or passed a relative path.
+        """
+        if path is None:
+            return "unverified"
+        if self.sees(process):
+            word = _compared(self.sight(process, path), target)
+            is_certain = path.startswith(b"/")
+        else:
+            word, is_certain = _compared(self._own_sight(path), target), False
+        return word if is_certain or word == "verified" else "unverified"
+
+    def _vantage(self, process: Process) -> Vantage | None:
+        if process not in self._vantages:
+            vantage = self._mounts.vantage(process.pid)
+            # only now: what was read before is of the process that still has the pid
+            self._vantages[process] = vantage if is_running(process) else None
+        return self._vantages[process]
+
+    def _own_sight(self, path: bytes) -> Sight | None:
+        vantage = self._mounts.vantage(os.getpid())
+        if vantage is None or not path.startswith(b"/"):
+            return None
+        return self._sight(os.getpid(), vantage, path)
+
+    def _sight(self, pid: int, vantage: Vantage, path: bytes) -> Sight | None:
+        whole = path if path.startswith(b"/") else _from_folder_of(pid, vantage, path)
+        if whole is None or b"\0" in path:
+            return None
+        key = vantage, whole
+        if key not in self._sights:
+            self._sights[key] = self._look(pid, vantage, whole)
+        return self._sights[key]
+
+    def _look(self, pid: int, vantage: Vantage, path: bytes) -> Sight | None:
+        link = None
+        for _ in range(_LINKS_MAX):
+            if self._names_left < 0:
+                return None
+            path = self._past_known_links(vantage, path)
+            at = self._allowed(pid, vantage, path)
+            if at is None:
+                return None
+            try:
+                found = _find(pid, path)
+            except (FileNotFoundError, NotADirectoryError):
+                return Sight(None, at, link)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    return None
+                end = self._first_link(pid, path)
+            else:
+                if not found.is_link:
+                    return Sight(found.target, at, link)
+                end, link = len(path), link or found.target
+            leads_to = self._link(pid, vantage, path[:end])
+            if leads_to is None:
+                return None
+            path = _followed(path, end, leads_to)
+        return None
+
+    def _allowed(self, pid: int, vantage: Vantage, path: bytes) -> bytes | None:
+        """The path from the top of the namespace; None if looking it up could take for ever."""
+        self._names_left -= path.count(b"/")
+        if self._names_left < 0:
+            return None
+        table, above = self._mounts.scene(pid, vantage)
+        above = above.rstrip(b"/")
+        if not table.is_local(above or b"/"):
+            return None
+        at = above
+        for place in _stops(path):
+            at = above + place
+            if table.leads_away(at):
+                return None
+        return at or b"/"
+
+    def _past_known_links(self, vantage: Vantage, path: bytes) -> bytes:
+        # the last name may be the link that is watched
+        for end in _ends(path)[:-1] if self._links else ():
+            link = self._links.get((vantage, path[:end]))
+            if link is not None:
+                return _followed(path, end, link)
+        return path
+
+    def _first_link(self, pid: int, path: bytes) -> int:
+        """Where the name of the first symbolic link in a path ends; 0 if there is none."""
+        for end in _ends(path):
+            self._names_left -= path.count(b"/", 0, end)
+            if self._names_left < 0:
+                break
+            with suppress(OSError):
+                if _find(pid, path[:end]).is_link:
+                    return end
+        return 0
+
+    def _link(self, pid: int, vantage: Vantage, path: bytes) -> bytes | None:
+        """What a symbolic link says; None if it is none by now, or each process reads another."""
+        at = self._allowed(pid, vantage, path)
+        table, _ = self._mounts.scene(pid, vantage)
+        if at is None or any(mount.kind == b"proc" for mount in table.mounts_at(at)):
+            return None
+        with suppress(OSError), _opened(pid, path) as file:
+            link = self._links[vantage, path] = os.readlink(b"", dir_fd=file)
+            return link
+        return None
+
+
+class _Found(NamedTuple):
+    target: Target
+    is_link: bool
+
+
+def _find(pid: int, path: bytes) -> _Found:
+    """What a path leads to without following a link; OSError with ELOOP if there is one before."""
+    with _opened(pid, path) as file:
+        found = os.fstat(file)
+    return _Found(Target(kernel_device(found), found.st_ino), stat.S_ISLNK(found.st_mode))
+
+
+@contextmanager
+def _opened(pid: int, path: bytes) -> Iterator[int]:
+    """The file there as the process sees it, to be asked about: nothing of it can be read."""
     try:
-        found = os.stat(seen_by(pid, path))
-    except FileNotFoundError:
-        return (
-            "gone" if os.path.exists(f"/proc/{pid}/root") or path.startswith(b"/") else "unverified"
-        )
+        root = os.open(b"/proc/%d/root" % pid, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        # not the path: the process is gone
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
+    try:
+        file = system_call(OPENAT2, root, path, _HOW, len(_HOW))
+    finally:
+        os.close(root)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _compared(sight: Sight | None, target: Target | None) -> str:
+    if sight is None:
+        return "unverified"
+    if target is not None and target in (sight.target, sight.link):
+        return "verified"
+    if sight.target is None:
+        return "gone"
+    return "unverified" if target is None or sight.target.ino == target.ino else "changed"
+
+
+def _from_folder_of(pid: int, vantage: Vantage, path: bytes) -> bytes | None:
+    """A relative path from the root of the process; None if its folder is not below that."""
+    try:
+        folder = os.readlink(b"/proc/%d/cwd" % pid)
     except OSError:
-        return "unverified"
-    if target is None:
-        return "unverified"
-    if found.st_ino != target.ino:
-        return "changed"
-    return "verified" if kernel_device(found) == target.dev else "unverified"
+        return None
+    above = vantage.root.rstrip(b"/")
+    if not path or not (folder + b"/").startswith(above + b"/"):
+        return None
+    return folder[len(above) :] + b"/" + path
 
 
-def kernel_device(found: os.stat_result) -> int:
-    """The device as the kernel has it: major << 20 | minor."""
-    return os.major(found.st_dev) << 20 | os.minor(found.st_dev)
+def _stops(path: bytes) -> Iterator[bytes]:
+    """Where looking up an absolute path comes by, as long as there are no links."""
+    at = b""
+    for name in path.split(b"/"):
+        if name == b"..":
+            at = at[: max(at.rfind(b"/"), 0)]
+            yield at
+        elif name not in (b"", b"."):
+            at += b"/" + name
+            yield at
 
 
-def seen_by(pid: int, path: bytes) -> bytes:
-    """The path from here: through the root or the working directory of the process."""
-    if not path.startswith(b"/"):
-        return b"/proc/%d/cwd/%s" % (pid, path)
-    if os.path.exists(f"/proc/{pid}/root"):
-        return b"/proc/%d/root%s" % (pid, path)
-    return path
+def _ends(path: bytes) -> list[int]:
+    """Where each name in a path ends."""
+    return [name.end() for name in _NAME.finditer(path)]
+
+
+def _followed(path: bytes, end: int, link: bytes) -> bytes:
+    """The path with what a link in it says in place of the name that ends at `end`."""
+    before = b"" if link.startswith(b"/") else path[: path.rfind(b"/", 0, end) + 1]
+    return before + link + path[end:]

@@ -6,9 +6,10 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from tracer.core.events import Process
-from tracer.kernel.procfs import ProcessFacts, read_process, running_pids
+from tracer.kernel.procfs import ProcessFacts, birth_ticks, read_process, running_pids
 
 _KNOWN_MAX = 16384
 # many more than the ledger tells apart, so that none of those is looked up again
@@ -16,32 +17,48 @@ _ENDED_MAX = 65536
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
+@dataclass
+class _Met:
+    """`parent` is the first that was seen, and `is_orphan` what was last found when asked."""
+
+    facts: ProcessFacts
+    parent: int
+    is_orphan: bool = False
+
+
 class ProcessTable:
     """Facts of processes as they were when first met; the least recently used are forgotten."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._known: OrderedDict[int, ProcessFacts] = OrderedDict()
+        self._known: OrderedDict[int, _Met] = OrderedDict()
         self._ended: OrderedDict[Process, None] = OrderedDict()
 
     def meet(self, pid: int) -> ProcessFacts | None:
         """Read them now, replacing what was known of an earlier owner of the pid."""
         facts = read_process(pid)
         if facts is not None:
-            with self._lock:
-                self._known[pid] = facts
-                self._known.move_to_end(pid)
-                if len(self._known) > _KNOWN_MAX:
-                    self._known.popitem(last=False)
+            self._keep(facts)
         return facts
+
+    def _keep(self, facts: ProcessFacts) -> _Met:
+        with self._lock:
+            met = self._known.get(facts.pid)
+            if met is None or met.facts.birth_ticks != facts.birth_ticks:
+                met = self._known[facts.pid] = _Met(facts, facts.parent)
+            met.facts = facts
+            self._known.move_to_end(facts.pid)
+            if len(self._known) > _KNOWN_MAX:
+                self._known.popitem(last=False)
+            return met
 
     def get(self, process: Process) -> ProcessFacts | None:
         """Facts of just this process; None if it ended before they could be read."""
         with self._lock:
-            facts = self._known.get(process.pid)
-            if facts is not None and _is_same(facts, process):
+            met = self._known.get(process.pid)
+            if met is not None and _is_same(met.facts, process):
                 self._known.move_to_end(process.pid)
-                return facts
+                return met.facts
             if process in self._ended:
                 return None
         facts = self.meet(process.pid)
@@ -49,6 +66,18 @@ class ProcessTable:
             return facts
         self._has_ended(process)
         return None
+
+    def is_orphan(self, process: Process) -> bool:
+        """Whether its parent has ended; of a process that has ended, as it was last seen."""
+        now = read_process(process.pid)
+        with self._lock:
+            met = self._known.get(process.pid)
+        if met is not None and not _is_same(met.facts, process):
+            met = None
+        if now is not None and _is_same(now, process):
+            met = met or self._keep(now)
+            met.is_orphan = now.parent != met.parent or _was_handed_on(now)
+        return met is not None and (met.is_orphan or met.facts.parent != met.parent)
 
     def ended(self, processes: Iterable[Process]) -> list[Process]:
         """
@@ -73,6 +102,23 @@ class ProcessTable:
                 self._ended.popitem(last=False)
 
 
+def is_running(process: Process) -> bool:
+    """Whether it has not ended, and the pid not been given to another. Reads /proc each time."""
+    ticks = birth_ticks(process.pid)
+    return ticks is not None and ticks == process.birth // _TICK_NS
+
+
 def _is_same(facts: ProcessFacts, process: Process) -> bool:
     # proc(5): starttime is in clock ticks since boot
     return facts.birth_ticks == process.birth // _TICK_NS
+
+
+def _was_handed_on(facts: ProcessFacts) -> bool:
+    # A child is of its parent's session or leads one of its own, as the daemons do that systemd
+    # starts: credentials(7). Once the parent has ended, the child is handed to init or a subreaper,
+    # which is of another session: by that POSIX.1 tells an orphaned process group. The daemon that
+    # forked again after setsid() has lost its parent, too.
+    if not facts.parent or not facts.session or facts.session == facts.pid:
+        return False
+    parent = read_process(facts.parent)
+    return parent is not None and parent.session != facts.session

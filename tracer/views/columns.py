@@ -10,8 +10,9 @@ from rich.text import Text
 
 from tracer.views.text import shortened
 
-_GAP = 2
-_LEAST = 8
+GAP = 2
+# A column is not cut shorter.
+LEAST = 8
 
 
 class Column(NamedTuple):
@@ -33,7 +34,7 @@ def aligned(
     """One line a row, at most `width` cells wide if the columns that may shrink allow it."""
     heads = [header] if header is not None else []
     widths = [max(map(cell_len, texts)) for texts in zip(*heads, *rows)] or [0] * len(columns)
-    _shrink(widths, columns, width - indent - _GAP * (len(columns) - 1))
+    _shrink(widths, columns, width - indent - GAP * (len(columns) - 1))
     if header is not None:
         yield _line(header, columns, widths, indent, bold=True)
     for row in rows:
@@ -45,7 +46,7 @@ def _shrink(widths: list[int], columns: Sequence[Column], room: int) -> None:
     candidates = [i for i, column in enumerate(columns) if column.shrink]
     while sum(widths) > room and candidates:
         widest = max(candidates, key=lambda i: widths[i])
-        if widths[widest] <= _LEAST:
+        if widths[widest] <= LEAST:
             return
         widths[widest] -= 1
 
@@ -65,6 +66,6 @@ def _line(
         cell = padding + text if column.right else text if last else text + padding
         line.append(cell, "bold" if bold else column.style)
         if not last:
-            line.append(" " * _GAP)
+            line.append(" " * GAP)
     line.rstrip()
     return line

@@ -11,20 +11,23 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tracer.core.accounts import Cause
+from tracer.core.cause import Cause
 from tracer.core.report import (
     AuditRow,
     EndedRow,
     FailureRow,
+    HolderRow,
     InstanceRow,
     ProcessRow,
     Report,
     SiteRow,
+    SuppressedRow,
     TargetRow,
     Use,
     UserLimits,
 )
 from tracer.core.stack import Frame
+from tracer.core.verdict import Verdict
 from tracer.views.text import decoded
 
 SCHEMA = "inotrace.report/1"
@@ -56,6 +59,8 @@ def report_object(report: Report) -> dict[str, Any]:
             "healed": trace.healed,
             "complete": trace.complete,
             "unfollowed": trace.unfollowed,
+            "opened": trace.opened,
+            "closed": trace.closed,
         },
         "limits": [_limits(user) for user in report.limits],
         "audit": [_audit(row) for row in report.audit],
@@ -63,7 +68,7 @@ def report_object(report: Report) -> dict[str, Any]:
         "instances": [_instance(instance) for instance in report.instances],
         "sites": [_site(site) for site in report.sites],
         "failures": [_failure(failure) for failure in report.failures],
-        "suppressed": [],
+        "suppressed": [_suppressed(row) for row in report.suppressed],
     }
 
 
@@ -124,6 +129,7 @@ def _process(process: ProcessRow) -> dict[str, Any]:
         "baseline": process.baseline,
         "instances": process.instances,
         "leaked": process.leaked,
+        "verdict": process.verdict.value,
         "processes": 1,
     }
 
@@ -143,6 +149,7 @@ def _ended(row: EndedRow) -> dict[str, Any]:
         "baseline": row.baseline,
         "instances": 0,
         "leaked": 0,
+        "verdict": Verdict.CLEAN.value,
         "processes": row.processes,
     }
 
@@ -150,19 +157,21 @@ def _ended(row: EndedRow) -> dict[str, Any]:
 def _instance(instance: InstanceRow) -> dict[str, Any]:
     return {
         "id": instance.id,
-        "holders": [
-            {"pid": holder.pid, "fd": holder.fd, "comm": decoded(holder.comm)}
-            for holder in instance.holders
-        ],
+        "holders": [_holder(holder) for holder in instance.holders],
         "watches": instance.watches,
         "queued": instance.queued,
         "opened_by": instance.opened_by,
     }
 
 
+def _holder(holder: HolderRow) -> dict[str, Any]:
+    return {"pid": holder.pid, "fd": holder.fd, "comm": decoded(holder.comm)}
+
+
 def _site(site: SiteRow) -> dict[str, Any]:
     return {
         "id": site.id,
+        "kind": site.unit.value,
         "verdict": site.verdict.value,
         "comm": decoded(site.comm),
         "pids": list(site.pids),
@@ -170,11 +179,27 @@ def _site(site: SiteRow) -> dict[str, Any]:
         "added": site.added,
         "removed": _causes(site.removed),
         "per_round": list(site.per_round),
+        "per_hour": round(site.per_hour, 3),
+        "uid": site.payer[1] if site.payer is not None else None,
+        "userns": site.payer[0] if site.payer is not None else None,
+        "limit_reached_in_s": None if site.full_in_s is None else round(site.full_in_s, 1),
+        "suppressed_by": site.suppressed_by,
         "frames": [frame_object(frame) for frame in site.stack.frames],
         "stack": site.stack.state.value,
         "stack_reason": site.stack.reason or None,
         "evidence": [{"kind": item.kind, "text": item.text} for item in site.evidence],
         "targets": [_target(target) for target in site.targets],
+        "holders": [_holder(holder) for holder in site.holders],
+    }
+
+
+def _suppressed(row: SuppressedRow) -> dict[str, Any]:
+    return {
+        "pattern": row.pattern,
+        "written_at": row.written_at,
+        "places": row.places,
+        "watches": row.watches,
+        "instances": row.instances,
     }
 
 
@@ -187,6 +212,7 @@ def _target(row: TargetRow) -> dict[str, Any]:
         "wd": row.wd,
         "age_s": round(row.age_s, 3),
         "state": row.state,
+        "fate": row.fate or None,
     }
 
 

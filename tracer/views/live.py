@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
+from tracer.core.evidence import duration
 from tracer.core.report import EndedRow, ProcessRow, Report, SiteRow
-from tracer.core.verdict import duration
 from tracer.views.columns import Column, aligned
 from tracer.views.report import (
     all_processes,
@@ -20,48 +21,64 @@ from tracer.views.text import printable
 
 _SITES = 6
 _LIMITS = 3
-# title, gaps and headings
-_FIXED_LINES = 7
+# title, gaps, headings and the hint
+_FIXED_LINES = 9
 _LEAST_PROCESSES = 3
 
 _RIGHT = Column(right=True)
 _PROCESS_HEADER = ("PID", "COMMAND", "LIVE", "BEFORE", "ADDED", "REMOVED", "INSTANCES", "ADDS/S")
 _PROCESS_COLUMNS = (_RIGHT, Column(shrink=True), *[_RIGHT] * 6)
-_SITE_COLUMNS = (_RIGHT, _RIGHT, Column(shrink=True), Column(shrink=True, style="dim"))
+_SITE_COLUMNS = (
+    _RIGHT,
+    _RIGHT,
+    Column(style="dim"),
+    Column(shrink=True),
+    Column(shrink=True, style="dim"),
+)
 
 
-def live_lines(report: Report, width: int, height: int) -> Iterator[Text]:
+class LiveHint(str, enum.Enum):
+    """What one can do while the screen is shown."""
+
+    KEYS = "m begins a round, Ctrl-C ends with the report"
+    SIGNAL = "Ctrl-C ends with the report"
+
+
+def live_lines(
+    report: Report, width: int, height: int, hint: LiveHint = LiveHint.SIGNAL
+) -> Iterator[Text]:
     """The snapshot in at most `height` lines of at most `width` cells."""
     sites = report.sites[:_SITES]
     limits = report.limits[:_LIMITS]
     room = max(height - _FIXED_LINES - len(sites) - len(limits), _LEAST_PROCESSES)
     lines = [
-        *_title(report, width),
+        _title(report),
         Text(),
         *_processes(all_processes(report), room, width),
         Text(),
         *_sites(sites, width),
         Text(),
         *(Text(limit_sentence(user)) for user in limits),
+        Text(),
     ]
-    for line in lines[:height]:
+    for line in [*lines[: height - 1], Text(hint.value, "dim")][:height]:
         line.truncate(width)
         yield line
 
 
-def _title(report: Report, width: int) -> Iterator[Text]:
+def _title(report: Report) -> Text:
     trace = report.trace
     removed = sum(trace.removed.values())
-    title = Text.assemble(
+    return Text.assemble(
         ("inotrace", "bold"),
-        f"  {duration(trace.seconds)}   {trace.added:,} added  {removed:,} gone  ",
+        f"  {duration(trace.seconds)}{_round(trace.rounds)}   "
+        f"{trace.added:,} added  {removed:,} gone  ",
         (f"{trace.lost:,} lost", "bold red" if trace.lost else ""),
     )
-    hint = "Ctrl-C ends with the report"
-    if title.cell_len + 3 + len(hint) <= width:
-        title.append(" " * (width - title.cell_len - len(hint)))
-        title.append(hint, "dim")
-    yield title
+
+
+def _round(number: int) -> str:
+    return f"  round {number:,}" if number else ""
 
 
 def _processes(processes: Sequence[ProcessRow | EndedRow], room: int, width: int) -> Iterator[Text]:
@@ -83,7 +100,13 @@ def _sites(sites: Sequence[SiteRow], width: int) -> Iterator[Text]:
         yield Text("no place in the code has added a watch that is still there", "dim")
         return
     rows = [
-        (f"{site.live:,}", f"{site.added:,}", place_name(site.stack), printable(site.comm))
+        (
+            f"{site.live:,}",
+            f"{site.added:,}",
+            site.unit.value,
+            place_name(site.stack),
+            printable(site.comm),
+        )
         for site in sites
     ]
-    yield from aligned(rows, _SITE_COLUMNS, width, header=("LIVE", "ADDED", "FROM", "IN"))
+    yield from aligned(rows, _SITE_COLUMNS, width, header=("LIVE", "ADDED", "", "FROM", "IN"))

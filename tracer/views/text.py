@@ -8,8 +8,9 @@ sequences, newlines, invalid UTF-8 or rich's markup, and are never interpreted.
 from __future__ import annotations
 
 import io
+import textwrap
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, Callable
 
 from rich.cells import cell_len
@@ -19,6 +20,7 @@ from rich.text import Text
 # control, format (bidi overrides, zero width), surrogate, private use, unassigned, and the
 # separators that break lines
 _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_LEAST_WIDTH = 30
 _SHORT_ESCAPES = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\"}
 
 
@@ -63,6 +65,12 @@ def counted(number: int, singular: str, plural: str | None = None) -> str:
     """``1 watch``, ``2,000 watches``."""
     word = singular if number == 1 else plural or f"{singular}s"
     return f"{number:,} {word}"
+
+
+def wrapped(sentence: str, width: int, indent: int = 0, style: str = "yellow") -> Iterator[Text]:
+    """The sentence on lines that fit, also where there is little room."""
+    for line in textwrap.wrap(sentence, max(width - indent, _LEAST_WIDTH)):
+        yield Text(" " * indent).append(line, style)
 
 
 def text_console(width: int) -> Console:
