@@ -131,7 +131,7 @@ def test_the_first_round_that_fails_gives_the_exit_code(
 def test_a_signal_ends_the_rounds_with_a_report(
     inotrace: Start, scenario: Scenario, puppet: Puppet, folders: list[Path], tmp_path: Path
 ) -> None:
-    """GIVEN three rounds WHEN a signal comes in the second THEN the first is told, no more begin."""
+    """GIVEN three rounds WHEN a signal comes in the second THEN the first is told, no more come."""
     report = tmp_path / "report"
     scope = ("run", "-r", 3, "-p", puppet.pid, "-f", "json", "-o", report)
     tool = inotrace(*scope, "--", *scenario.command())

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from tracer.core.delta import Change, Delta, Fate, ProcessDelta, SiteDelta, TargetDelta, delta
 from tracer.core.json_fields import KeptError
-from tracer.core.kept import LS_SCHEMA, REPORT_SCHEMA, Kind
+from tracer.core.kept import LS_SCHEMA, REPORT_SCHEMA
 from tracer.core.kept_json import kept
-from tracer.core.report import Report
+from tracer.core.report import Report, Unit
 from tracer.core.stack import Stack, missing
 from tracer.core.verdict import Verdict
 from tracer.views import json_ls, json_report
@@ -93,7 +93,7 @@ def _only_site(before: Report, after: Report) -> SiteDelta:
 def test_a_place_that_grew_and_is_judged_anew() -> None:
     found = _only_site(report([_held(2)]), report([leak(23, id="feed")]))
 
-    assert (found.id, found.comm, found.kind) == ("feed", "agent", Kind.WATCHES)
+    assert (found.id, found.comm, found.kind) == ("feed", "agent", Unit.WATCHES)
     assert (found.live, found.fate) == (Change(2, 23), Fate.GREW)
     assert (found.verdict_before, found.verdict_after) == ("held", "leak")
     assert [frame.function for frame in found.stack.frames][1] == "attach"
@@ -153,8 +153,8 @@ def test_watches_and_instances_of_one_place_are_not_mixed() -> None:
     found = _between(before, after)
 
     assert [(one.kind, *one.live) for one in found.sites] == [
-        (Kind.INSTANCES, 0, 4),
-        (Kind.WATCHES, 2, 5),
+        (Unit.INSTANCES, 0, 4),
+        (Unit.WATCHES, 2, 5),
     ]
     assert found.unlisted == Change(0, 0)
 

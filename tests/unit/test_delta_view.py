@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.core.delta import Change, Delta, Fate, ProcessDelta, SiteDelta, TargetDelta
-from tracer.core.kept import LS_SCHEMA, REPORT_SCHEMA, Kind
+from tracer.core.kept import LS_SCHEMA, REPORT_SCHEMA
+from tracer.core.report import Unit
 from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.views.delta import delta_lines
 from tracer.views.json_delta import delta_json, delta_object
@@ -35,7 +36,7 @@ def _delta(**changes: Any) -> Delta:
 
 def _site(before: int, after: int, **changes: Any) -> SiteDelta:
     values: dict[str, Any] = {
-        "kind": Kind.WATCHES,
+        "kind": Unit.WATCHES,
         "id": "feed",
         "comm": "agent",
         "stack": STACK,
@@ -122,7 +123,7 @@ def _busy() -> Delta:
             _site(0, 23, verdict_after="leak"),
             _site(0, 5, verdict_before=None, stack=ANOTHER_STACK),
             _site(4, 0, verdict_after=None, stack=lost),
-            _site(30, 28, kind=Kind.INSTANCES),
+            _site(30, 28, kind=Unit.INSTANCES),
             _site(7463, 7463, verdict_after="clean"),
         ),
         processes=(

@@ -15,10 +15,10 @@ from tracer.core.kept import (
     KeptProcess,
     KeptSite,
     KeptTarget,
-    Kind,
     ProcessKey,
     SiteKey,
 )
+from tracer.core.report import Unit
 from tracer.core.stack import Stack
 
 _NO_PROCESS = KeptProcess(0, 0, 0, 0)
@@ -53,7 +53,7 @@ class SiteDelta:
     A verdict is None where the place is not in the report.
     """
 
-    kind: Kind
+    kind: Unit
     id: str
     comm: str
     stack: Stack

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tracer.core.report import Unit
 from tracer.core.stack import Stack
 
 REPORT_SCHEMA = "inotrace.report/1"
 LS_SCHEMA = "inotrace.ls/1"
-
-
-class Kind(str, enum.Enum):
-    """What a site makes, and what its counts are of."""
-
-    WATCHES = "watches"
-    INSTANCES = "instances"
 
 
 class SiteKey(NamedTuple):
@@ -27,7 +20,7 @@ class SiteKey(NamedTuple):
     Without frames the id is of one trace alone: then it is "" and `comm` is given.
     """
 
-    kind: Kind
+    kind: Unit
     id: str
     comm: str
 

@@ -33,10 +33,10 @@ from tracer.core.kept import (
     KeptProcess,
     KeptSite,
     KeptTarget,
-    Kind,
     ProcessKey,
     SiteKey,
 )
+from tracer.core.report import Unit
 from tracer.core.stack import Frame, Stack, StackState
 
 # a report has no more than 64 of the kernel's, which inlined functions may multiply
@@ -71,7 +71,7 @@ class _Site(NamedTuple):
 def _kept_report(document: Fields) -> Kept:
     sites = rows(document, "sites", _site)
     processes = _merged(rows(document, "processes", _process))
-    of_watches = [one for one in sites if one.key.kind is Kind.WATCHES]
+    of_watches = [one for one in sites if one.key.kind is Unit.WATCHES]
     return Kept(
         schema=REPORT_SCHEMA,
         watches=sum(process.live for process in processes.values()),
@@ -96,7 +96,7 @@ def _caveats_of_report(trace: Fields) -> Iterable[str]:
 def _site(of: Fields) -> _Site:
     stack = _stack(of)
     comm = text(of, "comm")
-    kind = choice(of, "kind", Kind, Kind.WATCHES)
+    kind = choice(of, "kind", Unit, Unit.WATCHES)
     site_id = text(of, "id")
     key = SiteKey(kind, site_id, "") if stack.frames else SiteKey(kind, "", comm)
     targets = rows(of, "targets", _target)

@@ -10,9 +10,10 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from tracer.core.delta import Change, Delta, Fate, ProcessDelta, SiteDelta, TargetDelta
-from tracer.core.kept import Kind
+from tracer.core.report import Unit
 from tracer.core.stack import StackState
 from tracer.views.columns import Column, aligned
+from tracer.views.sites import NOUNS, amount
 from tracer.views.stacks import place_name, stack_lines
 from tracer.views.text import counted, printable, shortened
 
@@ -20,7 +21,6 @@ _SITES_SHOWN = 10
 _PROCESSES_SHOWN = 15
 _TARGETS_SHOWN = 15
 _STACK_INDENT = 8
-_UNITS = {Kind.WATCHES: ("watch", "watches"), Kind.INSTANCES: ("instance", "instances")}
 _FATES = {
     Fate.GREW: ("grew", "grew"),
     Fate.SHRANK: ("shrank", "shrank"),
@@ -35,7 +35,7 @@ def delta_lines(delta: Delta, width: int, *, full_stacks: bool = False) -> Itera
     """The differences as lines no wider than `width` where anything can be shortened."""
     yield from _headline(delta, width)
     yield from _caveats(delta, width)
-    for kind in Kind:
+    for kind in Unit:
         sites = [site for site in delta.sites if site.kind is kind]
         yield from _sites(sites, kind, width, full_stacks)
     yield from _processes(delta, width)
@@ -47,23 +47,23 @@ def delta_lines(delta: Delta, width: int, *, full_stacks: bool = False) -> Itera
 
 def _headline(delta: Delta, width: int) -> Iterator[Text]:
     if delta.is_empty:
-        watches = counted(delta.watches.after, *_UNITS[Kind.WATCHES])
-        instances = counted(delta.instances.after, *_UNITS[Kind.INSTANCES])
+        watches = amount(delta.watches.after, Unit.WATCHES)
+        instances = amount(delta.instances.after, Unit.INSTANCES)
         yield Text(f"No difference: {watches} in {instances} in both.")
         return
-    parts = [_total(delta.watches, Kind.WATCHES), *_in_words(delta)]
+    parts = [_total(delta.watches, Unit.WATCHES), *_in_words(delta)]
     if delta.instances.by:
-        parts.insert(1, _total(delta.instances, Kind.INSTANCES))
+        parts.insert(1, _total(delta.instances, Unit.INSTANCES))
     line = "   ".join(parts)
     lines = [line] if cell_len(line) <= width else parts
     yield from (Text(text, "" if i else "bold") for i, text in enumerate(lines))
 
 
-def _total(change: Change, kind: Kind) -> str:
-    unit = counted(change.after, *_UNITS[kind])
+def _total(change: Change, kind: Unit) -> str:
+    unit = amount(change.after, kind)
     if not change.by:
         return f"{unit}, as before"
-    noun = _UNITS[kind][abs(change.by) != 1]
+    noun = NOUNS[kind][abs(change.by) != 1]
     return f"{change.by:+,} {noun} ({change.before:,} → {change.after:,})"
 
 
@@ -97,7 +97,7 @@ def _wrapped(sentence: str, width: int) -> Iterator[Text]:
 # the sections
 
 
-def _sites(sites: Sequence[SiteDelta], kind: Kind, width: int, full_stacks: bool) -> Iterator[Text]:
+def _sites(sites: Sequence[SiteDelta], kind: Unit, width: int, full_stacks: bool) -> Iterator[Text]:
     if not sites:
         return
     yield from _title(f"BY PLACE, {kind.value}")
@@ -183,7 +183,7 @@ def _targets(delta: Delta, width: int) -> Iterator[Text]:
 
 def _unlisted(delta: Delta, width: int) -> Iterator[Text]:
     sides = zip("AB", delta.unlisted)
-    lacking = [f"{counted(n, *_UNITS[Kind.WATCHES])} in {name}" for name, n in sides if n]
+    lacking = [f"{amount(n, Unit.WATCHES)} in {name}" for name, n in sides if n]
     if not lacking:
         return
     if not delta.targets:

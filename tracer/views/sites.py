@@ -29,7 +29,7 @@ _STYLES = {
 }
 _LABELS = {Verdict.INCONCLUSIVE: "UNSURE"}
 _WHOLE = (Verdict.LEAK, Verdict.SUSPECT, Verdict.INCONCLUSIVE, Verdict.YOUNG)
-_NOUNS = {Unit.WATCHES: ("watch", "watches"), Unit.INSTANCES: ("instance", "instances")}
+NOUNS = {Unit.WATCHES: ("watch", "watches"), Unit.INSTANCES: ("instance", "instances")}
 
 
 def site_lines(report: Report, width: int, *, full_stacks: bool) -> Iterator[Text]:
@@ -43,7 +43,7 @@ def site_lines(report: Report, width: int, *, full_stacks: bool) -> Iterator[Tex
 
 def amount(number: int, unit: Unit) -> str:
     """``1 watch``, ``2,000 instances``."""
-    return counted(number, *_NOUNS[unit])
+    return counted(number, *NOUNS[unit])
 
 
 def amounts(sites: Sequence[SiteRow], more_watches: int = 0) -> str:
@@ -209,7 +209,7 @@ def _brief(sites: Sequence[SiteRow], numbers: Sequence[int], width: int) -> Iter
     rows = [
         (
             f"{number:,}",
-            counted(number, *_NOUNS[site.unit]).split()[-1],
+            counted(number, *NOUNS[site.unit]).split()[-1],
             place_name(site.stack),
             _where_in(site),
             _reason(site),
