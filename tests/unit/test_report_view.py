@@ -57,9 +57,9 @@ LEAK  23 watches, one place in agent[1173], none ever removed
   where /run/secrets/1   and 22 more
 
 HELD  7,481 watches, 1 place, 7,476 from before the trace
-      5  watches  mount_volume  agent[1173]  did not grow in the last 2 min 1 s
+      5  mount_volume  agent[1173]  did not grow in the last 2 min 1 s
 CLEAN 266 added and removed, 1 place
-      266  watches  stack missing: the proces…its symbols could be read  agent
+      266  stack missing: the process en…fore its symbols could be read  agent
 
 FAILED 17 failed calls
       17  inotify_add_watch ENOSPC  agent[1173]
@@ -85,9 +85,9 @@ LEAK  23 watches, one place in agent[1173], none ever removed
   where /run/secrets/1   and 22 more
 
 HELD  7,481 watches, 1 place, 7,476 from before the trace
-      5  watches  mount_volume  agent[1173]  did not grow in the last 2 min 1 s
+      5  mount_volume  agent[1173]  did not grow in the last 2 min 1 s
 CLEAN 266 added and removed, 1 place
-      266  watches  stack missing: the process ended before its symbols could be read  agent
+      266  stack missing: the process ended before its symbols could be read  agent
 
 FAILED 17 failed calls
       17  inotify_add_watch ENOSPC  agent[1173]
@@ -115,7 +115,7 @@ UNSURE 1 watch, one place in agent[1173], not seen being added
 
 
  PID  COMMAND  LIVE  BEFORE  ADDED  REMOVED  INSTANCES  VERDICT
-1173  agent       1       0      0        0          1  inconclusive
+1173  agent       1       0      0        0          1  unsure
 """
 
 _QUIET_80 = """\
@@ -148,8 +148,7 @@ LEAK  15 watches, one place in agent[1173], none ever removed
       + 2 more frames of runtime and library   --full-stacks
   why   +3 in each of 5 rounds
   where /run/secrets/1   and 14 more
-  then  root reaches the limit of 8,192 watches in about 4 h (+180 an hour from
-        here)
+  then  +180 an hour; root reaches the limit of 8,192 watches in about 4 h
 
 SUSPECT 7 instances, one place in agent[1173], 5 of 12 were closed
       attach        secrets.c:88
@@ -161,11 +160,11 @@ SUSPECT 7 instances, one place in agent[1173], 5 of 12 were closed
   then  +2.4 a day at this pace
 
 HELD  3 watches and 2 instances, 2 places
-      3  watches    mount_volume  agent[1173]  never more than 4 at a time
-      2  instances  attach        agent[1173]  too few to judge
+      3  mount_volume        agent[1173]  never more than 4 at a time
+      2  attach (instances)  agent[1173]  too few to judge
 CLEAN 20 added and removed, 4 opened and closed, 2 places
-      20  watches    mount_volume  agent
-       4  instances  attach        agent
+      20  mount_volume        agent
+       4  attach (instances)  agent
 SUPPRESSED known, and not counted
       2 watches and 1 instance  2 places  leak:known_leak
 

@@ -17,7 +17,7 @@ from tracer.core.report import (
     UserLimits,
 )
 from tracer.views.columns import Column, aligned
-from tracer.views.sites import LABEL, site_lines
+from tracer.views.sites import LABEL, site_lines, verdict_word
 from tracer.views.text import counted, printable, wrapped
 
 _PROCESSES_SHOWN = 15
@@ -196,7 +196,7 @@ def _process_verdict(process: ProcessRow | EndedRow) -> str:
         return "clean"
     if process.leaked:
         return f"{process.leaked:,} leaked"
-    return process.verdict.value
+    return verdict_word(process.verdict)
 
 
 def _limits(limits: Sequence[UserLimits]) -> Iterator[Text]:

@@ -27,7 +27,6 @@ _STYLES = {
     Verdict.HELD: "bold",
     Verdict.CLEAN: "bold green",
 }
-_LABELS = {Verdict.INCONCLUSIVE: "UNSURE"}
 _WHOLE = (Verdict.LEAK, Verdict.SUSPECT, Verdict.INCONCLUSIVE, Verdict.YOUNG)
 NOUNS = {Unit.WATCHES: ("watch", "watches"), Unit.INSTANCES: ("instance", "instances")}
 
@@ -74,8 +73,13 @@ def _full_sites(report: Report, verdict: Verdict, width: int, full_stacks: bool)
         yield Text()
 
 
+def verdict_word(verdict: Verdict) -> str:
+    """As people are told it."""
+    return "unsure" if verdict is Verdict.INCONCLUSIVE else verdict.value
+
+
 def _label(verdict: Verdict, text: str) -> Text:
-    label = _LABELS.get(verdict, verdict.value.upper())
+    label = verdict_word(verdict).upper()
     return Text.assemble((f"{label:<{LABEL - 1}} ", _STYLES[verdict]), text)
 
 
@@ -147,8 +151,8 @@ def _then(site: SiteRow, limits: Sequence[UserLimits], width: int) -> Iterator[T
         if (user.userns, user.uid) == site.payer and site.full_in_s is not None:
             use = user.watches if site.unit is Unit.WATCHES else user.instances
             name = printable(user.user)
-            text = f"{name} reaches the limit of {amount(use.limit, site.unit)}"
-            text += f" in about {_about(site.full_in_s)} ({_pace(site.per_hour)} from here)"
+            text = f"{_pace(site.per_hour)}; {name} reaches the limit of "
+            text += f"{amount(use.limit, site.unit)} in about {_about(site.full_in_s)}"
     yield from _labelled("then", text, width)
 
 
@@ -209,8 +213,7 @@ def _brief(sites: Sequence[SiteRow], numbers: Sequence[int], width: int) -> Iter
     rows = [
         (
             f"{number:,}",
-            counted(number, *NOUNS[site.unit]).split()[-1],
-            place_name(site.stack),
+            _place(site),
             _where_in(site),
             _reason(site),
         )
@@ -218,7 +221,6 @@ def _brief(sites: Sequence[SiteRow], numbers: Sequence[int], width: int) -> Iter
     ]
     columns = (
         Column(right=True),
-        Column(style="dim"),
         Column(shrink=True),
         Column(shrink=True, style="dim"),
         # half a reason is none
@@ -229,10 +231,15 @@ def _brief(sites: Sequence[SiteRow], numbers: Sequence[int], width: int) -> Iter
         yield Text(f"{'':<{LABEL}}and {counted(len(sites) - len(shown), 'more place')}", "dim")
 
 
+def _place(site: SiteRow) -> str:
+    name = place_name(site.stack)
+    return f"{name} (instances)" if site.unit is Unit.INSTANCES else name
+
+
 def _has_room_for_reasons(rows: Sequence[Sequence[str]], width: int) -> bool:
     """Beside names that are cut as short as they may be."""
-    number, noun, _, _, reason = (max(map(cell_len, texts)) for texts in zip(*rows))
-    return LABEL + number + noun + 2 * LEAST + 4 * GAP + reason <= width
+    number, _, _, reason = (max(map(cell_len, texts)) for texts in zip(*rows))
+    return LABEL + number + 2 * LEAST + 3 * GAP + reason <= width
 
 
 def _reason(site: SiteRow) -> str:
