@@ -18,6 +18,7 @@ from harness import (
     Inotrace,
     Puppet,
     Terminal,
+    compiled,
     environment,
     heed_signals,
     puppet_of,
@@ -28,9 +29,6 @@ from privileges import NOBODY, limited
 
 from tracer.kernel.hooks import Mode
 from tracer.session import Session
-
-_WORKLOADS = Path(__file__).with_name("workloads")
-_FLAGS = ("-O1", "-fno-optimize-sibling-calls", "-pthread")
 
 
 def pytest_configure() -> None:
@@ -64,13 +62,6 @@ def nobody(root: None) -> int:
 @pytest.fixture(scope="session")
 def puppet_program(root: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compiled("puppet", tmp_path_factory.mktemp("workloads") / "puppet")
-
-
-def compiled(workload: str, program: Path, *flags: str) -> Path:
-    """Make a program of workloads/`workload`.c."""
-    source = _WORKLOADS / f"{workload}.c"
-    subprocess.run(["gcc", *(flags or _FLAGS), "-o", program, source], check=True)
-    return program
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ from tracer.kernel.modes import find
 from tracer.session import Session
 
 CHECKOUT = Path(__file__).parents[2]
+_WORKLOADS = Path(__file__).with_name("workloads")
+_FLAGS = ("-O1", "-fno-optimize-sibling-calls", "-pthread")
 # Far above what anything here takes: to be reached is a failure, not a delay. An emulated machine
 # needs more.
 PATIENCE_S = float(os.environ.get("INOTRACE_PATIENCE_S", "30"))
@@ -81,6 +83,13 @@ def working_modes() -> list[Mode]:
         return [mode for mode in Mode if find(mode).works] or [Mode.TRACEPOINT]
     except InotraceError:
         return [Mode.TRACEPOINT]
+
+
+def compiled(workload: str, program: Path, *flags: str) -> Path:
+    """Make a program of workloads/`workload`.c."""
+    source = _WORKLOADS / f"{workload}.c"
+    subprocess.run(["gcc", *(flags or _FLAGS), "-o", program, source], check=True)
+    return program
 
 
 def until(condition: Callable[[], bool], what: str) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from conftest import compiled
-from harness import Puppet, kernel_watches, until
+from harness import Puppet, compiled, kernel_watches, until
 
 from tracer.core.events import Process
 from tracer.core.walk import Inode, WalkedInstance

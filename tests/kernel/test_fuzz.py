@@ -21,9 +21,8 @@ from typing import NamedTuple
 
 import pytest
 from agreement import NAME, assert_agrees, by_iterator
-from conftest import compiled
 from fuzz_machine import AS_A_USER_OF_ITS_OWN, machine_of
-from harness import PATIENCE_S, Reader
+from harness import PATIENCE_S, Reader, compiled
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 

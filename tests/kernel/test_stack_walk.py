@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import compiled
+from harness import compiled
 
 from tracer.core.events import CallEvent, Op, RawStack, StackCopy, WalkEnd
 from tracer.core.stack import Stack, StackState
