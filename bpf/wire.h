@@ -276,6 +276,7 @@ struct holder {
 	__u32 queued;		/* events nobody has read yet */
 	__u32 tid;		/* whose fd table it is: a thread can have its own */
 	__u64 read_at;		/* CLOCK_MONOTONIC in ns, before its watches were read */
+	__u64 oldest;		/* of the events that nobody has read yet, by its address */
 	__u32 reading;		/* enum reading */
 	__u32 rows;		/* watch_rows that are its */
 };

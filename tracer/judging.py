@@ -26,6 +26,7 @@ from tracer.core.verdict import (
 )
 from tracer.core.walk import Payer
 from tracer.core.watch import InstanceAccount, Origin, Watch
+from tracer.kernel.procfs import is_stopped
 from tracer.targets.fate import Fate, Fates
 from tracer.targets.processes import ProcessTable
 
@@ -150,7 +151,8 @@ class Judging:
             evidence=judgement.evidence,
             targets=self._targets(shown, fates),
             holders=self._holders(shown),
-            per_hour=judgement.per_hour,
+            # what has ended goes on at no pace
+            per_hour=judgement.per_hour if any(one.lives for one in left) else 0.0,
             payer=_payer(left),
         )
 
@@ -245,7 +247,9 @@ class Judging:
             checked=sum(id(one) in fates for one in old),
             gone={_REASONS[fate]: gone[fate] for fate in _REASONS if gone[fate]},
             unread=len(unread),
-            unread_events=sum({id(one.account): one.account.queued for one in unread}.values()),
+            unread_events=sum(
+                {id(one.account): one.account.queue.length for one in unread}.values()
+            ),
             without_watch=len(empty),
             failed_adds=sum(account.failed_adds > 0 for account in empty),
             orphans=sum(map(self._processes.is_orphan, processes)),
@@ -255,10 +259,13 @@ class Judging:
         )
 
     def _is_unread(self, account: InstanceAccount) -> bool:
+        """Nobody reads, though more comes, and not because all that could are stopped."""
         return (
             bool(account.unread_since)
             and self._ended - account.unread_since >= UNREAD_NS
+            and self._ended - account.queue_rose_at < UNREAD_NS
             and account.queue_rises >= LEAST_QUEUE_RISES
+            and not all(is_stopped(holder.process.pid) for holder in account.holders)
         )
 
     def _fate(self, one: _Left) -> Fate:

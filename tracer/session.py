@@ -37,6 +37,8 @@ _SETTLE_ATTEMPTS = 3
 _STEP_S = 0.1
 # A call that is balanced at once is, in most programs, within this.
 _MARK_S = 0.2
+# What each place and process had after each round is kept.
+ROUNDS_MAX = 1_000
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,11 @@ class Session:
         """How many watches and instances came and stayed, as of the last step."""
         return self._ledger.totals.net
 
+    @property
+    def rounds(self) -> int:
+        """How many have begun."""
+        return len(self._ledger.marks)
+
     def mark(self) -> int:
         """
         End a round of what is traced, if there is one, and begin the next; its number, from 1.
@@ -245,7 +252,7 @@ class Session:
             self.step()
         self._reconcile(exact=True)
         self._ledger.mark(time.monotonic_ns())
-        return len(self._ledger.marks)
+        return self.rounds
 
     def end_round(self) -> None:
         """End the round that a mark began, if there was one."""

@@ -245,7 +245,7 @@ class Snapshots:
                 for holder in account.holders
             ),
             watches=len(account.watches),
-            queued=account.queued,
+            queued=account.queue.length,
             opened_by=site_id(site.place) if site is not None else None,
         )
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 LEAK = frozenset({"leak"})
 HELD = frozenset({"held"})
 CLEAN = frozenset({"clean"})
-# Which of the two it is depends on what was there at the very end.
-NO_LEAK = HELD | CLEAN
+# Which of them it is depends on what was there at the very end.
+NO_LEAK = HELD | CLEAN | {"young"}
 
 
 class Holding(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from actors import Actor, Company, let_pass
+from actors import Actor, Company
 from harness import PATIENCE_S, Inotrace
 from labels import Holding, Label, run_as
 
@@ -28,7 +28,6 @@ class Reports:
         self._company = company
         self._programs = programs
         self._folder = folder
-        let_pass(folder)
         self._kept: dict[str, Any] = {}
         self._failed: dict[str, BaseException] = {}
         self._holdings: dict[str, Holding] = {}

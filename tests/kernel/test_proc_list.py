@@ -65,7 +65,7 @@ def _told_of(walk: Walk, pids: set[int]) -> dict[Instance, Any]:
     return {
         key: (
             sorted(walked.holders),
-            walked.queued,
+            walked.queue.length,
             walked.payers,
             None
             if walked.watches is None

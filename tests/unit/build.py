@@ -51,6 +51,7 @@ from tracer.core.walk import (
     HolderFd,
     Inode,
     KernelWatch,
+    Queue,
     Target,
     UserUse,
     Walk,
@@ -243,10 +244,12 @@ def walked(
     process: Process = AGENT,
     fd: int = 3,
     queued: int = 0,
+    oldest: int = 0xFFFF888200000000,
 ) -> WalkedInstance:
     """`wds` None: the instance could not be read."""
     watches = None if wds is None else watch_rows({wd: kernel_watch(wd) for wd in wds})
-    return WalkedInstance(instance, (HolderFd(process, fd),), queued, read_at, watches)
+    queue = Queue(queued, oldest)
+    return WalkedInstance(instance, (HolderFd(process, fd),), queue, read_at, watches)
 
 
 def walk(

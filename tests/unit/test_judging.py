@@ -37,7 +37,7 @@ from tracer.core.ledger import Ledger
 from tracer.core.report import SiteRow, Unit, Use, UserLimits
 from tracer.core.stack import Stack, StackState
 from tracer.core.verdict import Verdict
-from tracer.core.walk import HolderFd, Inode, Target, WalkedInstance
+from tracer.core.walk import HolderFd, Inode, Queue, Target, WalkedInstance
 from tracer.judging import Judging
 from tracer.kernel.inodes import InodeState
 from tracer.kernel.procfs import ProcessFacts
@@ -601,7 +601,7 @@ def _looked_at(ledger: Ledger, instances: Mapping[Instance, Sequence[int]]) -> N
         WalkedInstance(
             instance,
             (HolderFd(AGENT, 3),),
-            0,
+            Queue(0),
             100 * SECOND,
             watch_rows({wd: kernel_watch(target) for wd, target in enumerate(targets, 1)}),
         )
@@ -650,14 +650,17 @@ def _unread(*queues: tuple[float, int]) -> Ledger:
     ("queues", "is_unread"),
     [
         # three more than the one before, nothing read for 10 s
-        (((90, 1), (91, 2), (92, 5)), True),
-        (((90.1, 1), (91, 2), (92, 5)), False),
+        (((90, 1), (91, 2), (92, 5), (93, 7)), True),
+        (((90.1, 1), (91, 2), (92, 5), (93, 7)), False),
         # two more than the one before
-        (((80, 1), (91, 1), (92, 5)), False),
+        (((80, 1), (91, 1), (92, 5), (93, 7)), False),
+        # nothing came for 10 s
+        (((70, 1), (75, 2), (80, 5), (89, 7)), False),
+        (((70, 1), (75, 2), (80, 5), (90.1, 7)), True),
         # somebody reads
-        (((70, 1), (75, 2), (80, 5), (85, 3)), False),
-        (((70, 1), (75, 2), (80, 5), (85, 0)), False),
-        (((70, 5), (75, 3), (80, 4), (85, 5), (89, 6)), True),
+        (((70, 1), (75, 2), (80, 5), (85, 6), (92, 3)), False),
+        (((70, 1), (75, 2), (80, 5), (85, 6), (92, 0)), False),
+        (((70, 5), (75, 3), (80, 4), (85, 5), (91, 6)), True),
         (((70, 0), (80, 0), (85, 0)), False),
     ],
 )
@@ -682,7 +685,7 @@ def test_one_queue_of_many_watches_is_no_leak_though_none_was_looked_up(
     monkeypatch.setattr(judging_module, "_TARGETS_MAX", 9)
     read, unread = _another(1), _another(2)
     ledger = _fed(*_adds([0] * 9), *_adds([1] * 9, OTHER, read), *_adds([1], OTHER, unread))
-    for at, queued in ((80, 1), (81, 2), (82, 3), (83, 4)):
+    for at, queued in ((80, 1), (81, 2), (82, 3), (93, 4)):
         ts = at * SECOND
         looks = (
             walked(range(1, 10), ts + 1),

@@ -304,7 +304,7 @@ def test_the_first_walk_is_the_baseline() -> None:
     assert {watch.origin for _, watch in ledger.watches()} == {Origin.BASELINE}
     assert {watch.site for _, watch in ledger.watches()} == {None}
     assert (_agent(ledger).baseline, _agent(ledger).live, _agent(ledger).added) == (2, 2, 0)
-    assert ledger.instances[_BEFORE_TRACE].queued == 7
+    assert ledger.instances[_BEFORE_TRACE].queue.length == 7
     assert_counts_add_up(ledger)
 
 

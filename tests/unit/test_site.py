@@ -28,6 +28,7 @@ from tracer.core.events import CallEvent, Instance, Op, Process
 from tracer.core.ledger import Ledger
 from tracer.core.site import Place, Share, Site, Stock
 from tracer.core.stack import Stack, missing
+from tracer.core.walk import Queue
 from tracer.core.watch import InstanceAccount
 
 _REUSED = FIRST._replace(gen=5000)
@@ -171,7 +172,7 @@ def test_failed_adds_are_those_of_the_instance() -> None:
 def _looked_at(*queued: int) -> InstanceAccount:
     account = InstanceAccount(FIRST, 100)
     for i, number in enumerate(queued):
-        account.look_at_queue(number, 1_000 + i)
+        account.look_at_queue(Queue(number, 0x100), 1_000 + i)
     return account
 
 
@@ -181,14 +182,14 @@ def _looked_at(*queued: int) -> InstanceAccount:
         ((), 0, 0),
         ((0, 0, 0), 0, 0),
         # unread since it was first seen
-        ((5,), 1_000, 1),
-        ((0, 5, 5, 5), 1_001, 1),
-        ((0, 5, 7, 7, 23), 1_001, 3),
+        ((5,), 1_000, 0),
+        ((0, 5, 5, 5), 1_001, 0),
+        ((0, 5, 7, 7, 23), 1_001, 2),
         # who reads some goes on reading
         ((5, 7, 6), 1_002, 0),
         ((5, 7, 6, 8), 1_002, 1),
         ((5, 7, 0), 0, 0),
-        ((5, 7, 0, 0, 3), 1_004, 1),
+        ((5, 7, 0, 0, 3), 1_004, 0),
     ],
 )
 def test_what_nobody_reads_rises_and_never_falls(
@@ -197,7 +198,16 @@ def test_what_nobody_reads_rises_and_never_falls(
     account = _looked_at(*queued)
 
     assert (account.unread_since, account.queue_rises) == (unread_since, rises)
-    assert account.queued == (queued[-1] if queued else 0)
+    assert account.queue.length == (queued[-1] if queued else 0)
+
+
+def test_a_reader_that_is_slower_than_the_writer_reads() -> None:
+    """GIVEN a queue that only grows WHEN its oldest event is another each time THEN it is read."""
+    account = InstanceAccount(FIRST, 100)
+    for i in range(23):
+        account.look_at_queue(Queue(100 + i, 0x1000 + i), 1_000 + i)
+
+    assert (account.unread_since, account.queue_rises) == (1_022, 0)
 
 
 def test_each_walk_looks_at_the_queues() -> None:
@@ -207,7 +217,8 @@ def test_each_walk_looks_at_the_queues() -> None:
         ledger.reconcile(walk(walked([1], at + 3, queued=queued), began=at))
 
     account = ledger.instances[FIRST]
-    assert (account.queued, account.unread_since, account.queue_rises) == (5, 2_000, 2)
+    assert (account.queue.length, account.unread_since, account.queue_rises) == (5, 2_000, 1)
+    assert account.queue_rose_at == 3_000
 
 
 # --- shares ---
@@ -340,7 +351,8 @@ def test_what_only_the_exit_freed_is_no_longer_there_at_a_mark() -> None:
     ledger.mark(300)
 
     assert _adding(ledger).at_marks == [2, 0]
-    assert _adding(ledger).shares[AGENT].at_marks == [2, 0]
+    # which is judged by its own life
+    assert _adding(ledger).shares[AGENT].at_marks == []
     assert _opening(ledger).at_marks == [1, 0]
 
 

@@ -9,47 +9,59 @@ import termios
 import tty
 from typing import Any
 
+# termios(3): iflag, oflag, cflag, lflag, …
+_LOCAL_MODES = 3
+
 
 class Keys:
     """
-    Keys typed on standard input, if that is a terminal and inotrace is in its foreground.
+    Keys typed on standard input, while that is a terminal and inotrace is in its foreground.
 
-    Use as a context manager: the terminal is as it was afterwards. Ctrl-C stays a signal.
+    Use as a context manager: the terminal is as it was afterwards. Ctrl-C stays a signal. Nothing
+    is changed before :meth:`typed` is asked.
     """
 
     def __init__(self) -> None:
-        self._fd: int | None = None
-        self._before: list[Any] = []
+        has_terminal = sys.stdin is not None and sys.stdin.isatty()
+        self._fd = sys.stdin.fileno() if has_terminal else -1
+        self._before: list[Any] | None = None
 
     def __enter__(self) -> Keys:
-        # who is in the background would be stopped for changing the terminal
-        if sys.stdin is not None and sys.stdin.isatty() and _in_foreground(sys.stdin.fileno()):
-            self._fd = sys.stdin.fileno()
-            self._before = termios.tcgetattr(self._fd)
-            tty.setcbreak(self._fd, termios.TCSANOW)
+        self._heed()
         return self
 
     def __exit__(self, *_: object) -> None:
         # it may be gone by now, or the shell's: inotrace was stopped, and goes on in the background
-        if self._fd is not None and _in_foreground(self._fd):
+        if self._before is not None and _in_foreground(self._fd):
             termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
 
     @property
     def are_read(self) -> bool:
         """Whether there is a terminal to type on."""
-        return self._fd is not None
+        return self._before is not None and _in_foreground(self._fd)
 
     def typed(self) -> bytes:
         """What was typed since this was last asked."""
-        if self._fd is None or not _in_foreground(self._fd):
-            return b""
-        if not select.select([self._fd], [], [], 0)[0]:
+        if not self._heed() or not select.select([self._fd], [], [], 0)[0]:
             return b""
         try:
             return os.read(self._fd, 4096)
         except OSError:
             # the terminal is gone
             return b""
+
+    def _heed(self) -> bool:
+        """Have keys come one by one, also after the shell had the terminal; whether they do."""
+        # who is in the background would be stopped for changing the terminal
+        if not _in_foreground(self._fd):
+            return False
+        modes = termios.tcgetattr(self._fd)
+        if modes[_LOCAL_MODES] & termios.ICANON:
+            self._before = modes
+            tty.setcbreak(self._fd, termios.TCSANOW)
+        elif self._before is None:
+            self._before = modes
+        return True
 
 
 def _in_foreground(fd: int) -> bool:

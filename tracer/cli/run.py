@@ -26,9 +26,11 @@ from tracer.cli.outcome import (
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import HeldSignals, Stop, stop_on_signals, typed_interrupt
 from tracer.command import Child, Command
+from tracer.errors import EXIT_CLEAN, EXIT_INCONCLUSIVE
 from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
-from tracer.session import Filter, Session
+from tracer.kernel.procfs import thread_group
+from tracer.session import ROUNDS_MAX, Filter, Session
 from tracer.stacks.collector import Stacks
 
 _STEP_S = 0.02
@@ -39,7 +41,6 @@ _CALM_S = 0.25
 _CALM_TIMES = 3
 # What never rests is not waited for.
 _SETTLE_MAX_S = 10.0
-_ROUNDS_MAX = 10_000
 _BAR_WIDTH = 30
 
 
@@ -48,7 +49,7 @@ _BAR_WIDTH = 30
     "-r",
     "--rounds",
     metavar="ROUNDS",
-    type=click.IntRange(1, _ROUNDS_MAX),
+    type=click.IntRange(1, ROUNDS_MAX),
     default=1,
     show_default=True,
     help="Run CMD so often, and report what each round leaves.",
@@ -57,7 +58,7 @@ _BAR_WIDTH = 30
     "--settle",
     metavar="SECONDS",
     type=Seconds(min=0),
-    help="Wait so long after each round; by default until nothing is added or removed.",
+    help="Wait so long after each round; by default until the number of watches is calm.",
 )
 @filter_options
 @click.option("--all", "everyone", is_flag=True, help="Trace all processes, not only CMD's.")
@@ -88,12 +89,12 @@ def command(
     Trace CMD and all its descendants, from before its first instruction.
 
     With -p, -u, -n, --cgroup or --all, trace these processes instead while CMD runs: the leak is
-    often in a daemon that a scenario only pokes. With -r a place that grows in every round after
-    the first is a leak.
+    often in a daemon that a scenario only pokes. With -r 4 or more, a place that grows in each
+    round after the first is a leak.
 
     CMD keeps standard input, output and error; the report goes to standard error, or to -o. The
-    exit code is 23 for a leak, 3 if inconclusive, else CMD's own. A watch that only the end of
-    its process freed counts as live.
+    exit code is 23 for a leak, 3 if inconclusive, else CMD's own. Of CMD's processes, a watch that
+    only their end freed counts as live.
     """
     format_ = chosen_format(context, sys.stderr)
     others = _others(chosen_filter(pids, user, name, cgroup), everyone)
@@ -102,13 +103,14 @@ def command(
         prepare(notice, mode)
         with HeldSignals() as held, _session(others, older, mode) as session:
             notice_refusal(session.refusal)
-            scenario = Scenario(program, session, stop, held)
+            scenario = Scenario(program, session, stop, held, others)
             code = scenario.run(rounds, settle)
             report = session.finish()
         report = conclude(report, out, format_, reporting)
-    if output is None:
+    if output is None and format_ != "json":
         notice(summary(report))
-    return reporting.exit_code(report, otherwise=code)
+    verdict = reporting.exit_code(report, otherwise=code)
+    return EXIT_INCONCLUSIVE if scenario.has_lost_daemon and verdict == EXIT_CLEAN else verdict
 
 
 def _others(filter_: Filter, everyone: bool) -> Filter | None:
@@ -124,34 +126,64 @@ def _session(others: Filter | None, older: float, mode: Mode | None) -> Session:
 
 
 class Scenario:
-    """A command that is run while a session traces it, or others."""
+    """
+    A command that is run while a session traces it, or `others`.
 
-    def __init__(self, program: Command, session: Session, stop: Stop, held: HeldSignals) -> None:
+    `has_lost_daemon`: one of those that were named has ended, and what it had with it.
+    """
+
+    def __init__(
+        self,
+        program: Command,
+        session: Session,
+        stop: Stop,
+        held: HeldSignals,
+        others: Filter | None,
+    ) -> None:
         self._program = program
         self._session = session
         self._stop = stop
         self._held = held
+        self._daemons = others.pids if others is not None else frozenset()
+        self._is_stopped = False
+        # that came when there was no command to take it
+        self._signal = 0
+        self.has_lost_daemon = False
 
     def run(self, rounds: int, settle: float | None) -> int:
         """So often, or until it is stopped; the first exit code that is not 0."""
-        code = 0
+        if settle is None and rounds == 1 and self._session.follows:
+            # its end is the end of all that it did
+            settle = 0.0
         if rounds > 1:
             self._session.mark()
         self._leave_if_stopped()
-        for number in range(1, rounds + 1):
+        code = 0
+        done = 0
+        while done < rounds and not self._is_stopped and not self.has_lost_daemon:
             if rounds > 1:
-                _show_round(number, rounds)
-            child = self._started()
-            is_stopped = self._follow(child)
-            code = code or child.exit_code
-            self._settle(0.0 if rounds == 1 and settle is None else settle)
-            if is_stopped or self._held.next(within_s=0):
-                break
-            if rounds > 1:
+                _show_round(done + 1, rounds)
+            ended = self._round(settle)
+            code = code or ended
+            if rounds > 1 and not self._is_stopped:
                 self._session.mark()
+            done += not self._is_stopped or rounds == 1
+        if done < rounds:
+            notice(f"stopped after {done:,} of {rounds:,} rounds")
         self._held.let_go()
         self._wait_for_descendants()
-        return code
+        return code or (128 + self._signal if self._signal else 0)
+
+    def _round(self, settle: float | None) -> int:
+        """Run the command once, and wait until what it poked is done; its exit code."""
+        child = self._started()
+        self._follow(child)
+        self._settle(settle)
+        for pid in self._daemons:
+            if thread_group(pid) is None:
+                notice(f"process {pid} has ended: what it leaked went with it")
+                self.has_lost_daemon = True
+        return child.exit_code
 
     def _leave_if_stopped(self) -> None:
         """A signal that came while tracing was prepared ends inotrace, and nothing was started."""
@@ -161,37 +193,35 @@ class Scenario:
         self._stop.leave_if_requested()
 
     def _started(self) -> Child:
-        if not self._session.follows:
-            return self._program.start()
         with self._session.spawning():
             return self._program.start()
 
-    def _follow(self, child: Child) -> bool:
-        """Until the command has ended; signals are for the command. Whether there were any."""
-        is_stopped = False
+    def _follow(self, child: Child) -> None:
+        """Until the command has ended; signals are for the command."""
         while not child.poll():
             sent = self._held.next(within_s=_STEP_S)
             if sent is not None:
-                is_stopped = True
+                self._is_stopped = True
                 _pass_on(child, sent)
             self._session.step()
-        return is_stopped
 
     def _settle(self, seconds: float | None) -> None:
         """For so long; None: until the number of watches does not change any more."""
         ends = time.monotonic() + (_SETTLE_MAX_S if seconds is None else seconds)
         lows: list[int] = []
-        while time.monotonic() < ends:
+        while time.monotonic() < ends and not self._is_stopped:
             lows.append(self._lowest(until=min(time.monotonic() + _CALM_S, ends)))
             is_calm = len(set(lows[-_CALM_TIMES:])) == 1 and len(lows) >= _CALM_TIMES
             if seconds is None and is_calm:
                 return
 
     def _lowest(self, until: float) -> int:
-        """The lowest number of watches and instances until then."""
+        """The lowest number of watches and instances until then, or until a signal comes."""
         low = self._session.net
-        while time.monotonic() < until:
-            time.sleep(min(_STEP_S, max(until - time.monotonic(), 0)))
+        while time.monotonic() < until and not self._is_stopped:
+            sent = self._held.next(within_s=min(_STEP_S, max(until - time.monotonic(), 0)))
+            if sent is not None:
+                self._is_stopped, self._signal = True, sent.si_signo
             self._session.step()
             low = min(low, self._session.net)
         return low

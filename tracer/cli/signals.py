@@ -93,7 +93,9 @@ class HeldSignals:
 
     def next(self, within_s: float) -> signal.struct_siginfo | None:
         """The next signal; None if there was none in that time."""
-        return signal.sigtimedwait(self._numbers, within_s)
+        sent = signal.sigtimedwait(self._numbers, within_s)
+        # after a stop and a continue, Python hands out one that was never filled in
+        return sent if sent is not None and sent.si_signo in self._numbers else None
 
     def let_go(self) -> None:
         """Forget what came so far; what comes from now on is handled."""

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tracer.core.report import Report, SiteRow, SuppressedRow, Unit
+from tracer.core.report import ProcessRow, Report, SiteRow, SuppressedRow, Unit
 from tracer.core.suppressions import (
     SIZE_MAX,
     Suppression,
@@ -39,7 +39,13 @@ class Suppressing:
                 used[found].append(site)
             sites.append(site)
         rows = (self._row(one, used[one]) for one in sorted(used, key=lambda one: one.line))
-        return replace(report, sites=tuple(sites), suppressed=tuple(rows))
+        processes = (_without(process, sites) for process in report.processes)
+        return replace(
+            report,
+            sites=tuple(sites),
+            suppressed=tuple(rows),
+            processes=tuple(processes) if used else report.processes,
+        )
 
     def _match(self, site: SiteRow) -> Suppression | None:
         if site.verdict not in _COUNTING:
@@ -54,6 +60,25 @@ class Suppressing:
             watches=sum(site.live for site in sites if site.unit is Unit.WATCHES),
             instances=sum(site.live for site in sites if site.unit is Unit.INSTANCES),
         )
+
+
+def _without(process: ProcessRow, sites: list[SiteRow]) -> ProcessRow:
+    """A process as it is without what is suppressed, as far as rows of sites can tell."""
+    own = [site for site in sites if process.pid in site.pids]
+    known = sum(
+        target.pid == process.pid
+        for site in own
+        if site.suppressed_by and site.verdict is Verdict.LEAK
+        for target in site.targets
+    )
+    held = Verdict.HELD if process.live else Verdict.CLEAN
+    rest = min(
+        (held, *(site.verdict for site in own if not site.suppressed_by)),
+        key=lambda one: one.rank,
+    )
+    # others of the same places may be worse than this process
+    verdict = max(process.verdict, rest, key=lambda one: one.rank)
+    return replace(process, leaked=max(process.leaked - known, 0), verdict=verdict)
 
 
 def suppressing(name: str) -> Suppressing:

@@ -19,7 +19,7 @@ from tracer.cli.signals import MarkSignals, Stop, stop_on_signals
 from tracer.core.report import Report
 from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
-from tracer.session import Session
+from tracer.session import ROUNDS_MAX, Session
 from tracer.stacks.collector import Stacks
 from tracer.views.live import LiveHint, live_lines
 from tracer.views.plain import HEADER, change_lines
@@ -84,27 +84,28 @@ class Watching:
         self._session = session
         self._stop = stop
         self._marks = marks
-        self._keys = Keys()
+        self._keys: Keys | None = None
         self._duration = duration
 
     def show(self, format_: str, on_screen: bool) -> None:
-        with self._keys:
-            if format_ in _FOR_PROGRAMS:
-                notice("tracing; Ctrl-C ends it")
-                self._until_stopped(_LINES_EVERY_S, lambda: None, _notice_round)
-            elif on_screen:
-                self._on_screen()
-            else:
-                self._in_lines()
+        if format_ in _FOR_PROGRAMS:
+            notice("tracing; Ctrl-C ends it")
+            self._until_stopped(_LINES_EVERY_S, lambda: None, _notice_round)
+        elif on_screen:
+            self._on_screen()
+        else:
+            self._in_lines()
         self._session.end_round()
 
     def _on_screen(self) -> None:
         console = Console(highlight=False, markup=False, emoji=False)
-        with Live(console=console, screen=True, auto_refresh=False) as screen:
+        # in a pipe, the keys are for whoever reads from it
+        with Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as screen:
+            self._keys = keys
 
             def show() -> None:
                 width, height = console.size
-                hint = LiveHint.KEYS if self._keys.are_read else LiveHint.SIGNAL
+                hint = LiveHint.KEYS if keys.are_read else LiveHint.SIGNAL
                 lines = live_lines(self._session.live(), width, height, hint)
                 screen.update(Group(*lines), refresh=True)
 
@@ -140,11 +141,17 @@ class Watching:
         while not self._stop.requested and time.monotonic() < ends:
             time.sleep(min(_STEP_S, max(ends - time.monotonic(), 0)))
             self._session.step()
-            for _ in range(self._marks.take() + self._keys.typed().count(_MARK_KEY)):
+            if self._is_mark_wanted():
                 show_round(self._session.mark())
             if time.monotonic() >= next_show:
                 show()
                 next_show = time.monotonic() + every_s
+
+    def _is_mark_wanted(self) -> bool:
+        """Several at once are one: nothing can have been repeated in between."""
+        typed = self._keys.typed() if self._keys is not None else b""
+        is_asked = bool(self._marks.take()) or _MARK_KEY in typed
+        return is_asked and self._session.rounds < ROUNDS_MAX
 
 
 def _clock() -> str:

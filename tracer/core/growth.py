@@ -215,6 +215,9 @@ def no_growth(history: History) -> tuple[Evidence, ...]:
     """What speaks against a leak; the first in few words, for a column."""
     if has_rounds(history.nets):
         return (Evidence("flat_in_rounds", describe_rounds(history.nets)),)
+    if history.nets and history.left_since:
+        text = f"{describe_rounds(history.nets)}: too few to judge"
+        return (Evidence("few_rounds", text),)
     old = [at for at in history.left_since if at <= history.until]
     if not old:
         return ()

@@ -247,9 +247,9 @@ class Ledger(Entries):
         """
         change = self.difference(walk, exact=exact)
         for account in change.closed:
-            self._close(account, cause_of, walk.began)
+            self._close(account, cause_of, _gone_at(account, walk))
         for account, watch in change.gone:
-            self._leave(account, watch, cause_of(watch), walk.began)
+            self._leave(account, watch, cause_of(watch), _gone_at(account, walk))
         origin = Origin.BASELINE if baseline or not self._has_baseline else Origin.UNKNOWN
         for key, wd, kernel_watch in change.unlisted:
             self._adopt(walk, key, wd, kernel_watch, origin)
@@ -272,10 +272,11 @@ class Ledger(Entries):
         for key, walked in walk.instances.items():
             account = self._instance(key, walk.began)
             account.holders = walked.holders
+            account.seen_at = walk.began
             account.payer = walked.payers[0] if walked.payers else account.payer
             # an instance may outlive any number of processes that held it
             account.ended_holders &= {holder.process for holder in walked.holders}
-            account.look_at_queue(walked.queued, walk.began)
+            account.look_at_queue(walked.queue, walk.began)
             if account.without_target and walked.watches is not None:
                 self._learn_targets(account, walked.watches)
 
@@ -283,6 +284,11 @@ class Ledger(Entries):
         for wd, kernel_watch in watches.only(account.without_target.copy()):
             account.without_target.discard(wd)
             account.watches[wd].place = place_of(*kernel_watch.inode)
+
+
+def _gone_at(account: InstanceAccount, walk: Walk) -> int:
+    """When something went of which only the next walk tells: halfway, for want of better."""
+    return (max(account.seen_at, account.opened_at) + walk.began) // 2
 
 
 def _wd_of(event: CallEvent) -> int | None:

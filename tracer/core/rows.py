@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from tracer.core.events import Instance
-from tracer.core.walk import HolderFd, UserUse, WalkedInstance, WatchRows
+from tracer.core.walk import HolderFd, Queue, UserUse, WalkedInstance, WatchRows
 from tracer.core.wire import WATCH_ROW, Holder, Reading, UserRow
 
 # what the kernel lets namespaces nest
@@ -83,7 +83,7 @@ def _walked(
         instance=key,
         # threads with tables of their own may hold it by the same number
         holders=tuple(dict.fromkeys(HolderFd(row.process, row.fd) for row in rows)),
-        queued=rows[0].queued,
+        queue=Queue(rows[0].queued, rows[0].oldest),
         read_at=next((row.read_at for row in rows if row.reading == Reading.WHOLE), 0),
         watches=watches,
         payers=payers,

@@ -143,6 +143,13 @@ class Share(Stock):
             self.longest_life = ts - added_at
             self.site.longest_life = max(self.site.longest_life, self.longest_life)
 
+    def mark(self, number: int) -> None:
+        # one that has ended is judged by its own life
+        if self.ended_at and not self.live:
+            self.at_marks.clear()
+        else:
+            super().mark(number)
+
     def leave_by_exit(self, ts: int) -> None:
         self.live -= 1
         self.low = min(self.low, self.live)

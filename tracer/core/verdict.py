@@ -92,10 +92,12 @@ def judge(site: SiteHistory) -> Judgement:
     }
     # those that are too young speak neither for nor against the others
     verdict = _worst(*(verdicts[share.process] for share in judged))
+    found = tuple(findings_evidence(site.findings))
+    by_findings = verdict in (Verdict.LEAK, Verdict.SUSPECT) and not grown.is_growth
     evidence = (
-        *grown.evidence,
+        *(found if by_findings else grown.evidence),
         _removals(site, left),
-        *findings_evidence(site.findings),
+        *(() if by_findings else found),
         *_exits(site, left),
     )
     return Judgement(verdict, evidence, grown.per_hour, verdicts)
@@ -120,6 +122,10 @@ class _Grown(NamedTuple):
     of_all: Growth | None
     evidence: tuple[Evidence, ...]
     per_hour: float
+
+    @property
+    def is_growth(self) -> bool:
+        return bool(self.shares or self.of_all)
 
 
 def _grown(judged: Sequence[ShareHistory], site: SiteHistory) -> _Grown:
@@ -232,6 +238,8 @@ def _clean(site: SiteHistory) -> Judgement:
 def _young(site: SiteHistory) -> Judgement:
     what = "instances" if site.opens_instances else "watches"
     text = f"all live {what} are younger than {site.older_s:g} s: trace longer, or lower --older"
+    if not site.older_s:
+        text = f"all live {what} came as the trace ended"
     verdicts = {share.process: Verdict.YOUNG for share in site.shares}
     return Judgement(Verdict.YOUNG, (Evidence("young", text),), of_processes=verdicts)
 

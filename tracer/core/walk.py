@@ -131,6 +131,18 @@ class UserUse(NamedTuple):
     instances_limit: int
 
 
+class Queue(NamedTuple):
+    """
+    Events of an instance that nobody has read yet, and where the kernel has the `oldest` of them.
+
+    While that stays, none was read: they are read in their order. Where it was, another may come to
+    be later on.
+    """
+
+    length: int
+    oldest: int = 0
+
+
 class WalkedInstance(NamedTuple):
     """
     One instance. `read_at` is a time just before its watches were read.
@@ -142,7 +154,7 @@ class WalkedInstance(NamedTuple):
 
     instance: Instance
     holders: tuple[HolderFd, ...]
-    queued: int
+    queue: Queue
     read_at: int
     watches: WatchRows | None
     payers: tuple[Payer, ...] = ()

@@ -8,7 +8,7 @@ from functools import lru_cache
 from tracer.core.accounts import ProcessAccount
 from tracer.core.events import IN_ONESHOT, Instance, Process
 from tracer.core.site import Share, Site
-from tracer.core.walk import HolderFd, Inode, Payer, Target
+from tracer.core.walk import HolderFd, Inode, Payer, Queue, Target
 
 _FOLDERS_SHARED = 4096
 _U64, _U32 = (1 << 64) - 1, (1 << 32) - 1
@@ -115,8 +115,10 @@ def place_of(address: int, ino: int, dev: int, generation: int) -> int:
 class InstanceAccount:
     """
     One live instance and its watches by descriptor. `payer` is charged for it, None if not known.
-    `failed_adds` are calls that would have added a watch. Of `queued` events none was read since
-    `unread_since` (0: all were read); `queue_rises` walks found more than the one before.
+    `seen_at` is when a walk last found it. `failed_adds` are calls that would have added a watch.
+
+    Of the `queue` none was read since `unread_since` (0: all were read); `queue_rises` walks found
+    more than the one before, the last at `queue_rose_at`.
 
     `without_target` are the descriptors of which no walk has told what they watch. `holders` are
     as the last walk found them, before that the opener; `ended_holders` are those that ended with
@@ -133,9 +135,11 @@ class InstanceAccount:
         "opener",
         "opening_share",
         "payer",
+        "queue",
         "queue_rises",
-        "queued",
+        "queue_rose_at",
         "removed_at",
+        "seen_at",
         "unread_since",
         "watches",
         "without_target",
@@ -148,9 +152,11 @@ class InstanceAccount:
         self.opening_share: Share | None = None
         self.payer: Payer | None = None
         self.holders: tuple[HolderFd, ...] = ()
+        self.seen_at = 0
         self.failed_adds = 0
-        self.queued = 0
+        self.queue = Queue(0)
         self.queue_rises = 0
+        self.queue_rose_at = 0
         self.unread_since = 0
         self.watches: dict[int, Watch] = {}
         self.without_target: set[int] = set()
@@ -163,12 +169,19 @@ class InstanceAccount:
         """Where it was opened; None if the call was not seen."""
         return None if self.opening_share is None else self.opening_share.site
 
-    def look_at_queue(self, queued: int, at: int) -> None:
-        """So many events wait to be read at this time (ns)."""
-        if queued < self.queued:
+    def look_at_queue(self, queue: Queue, at: int) -> None:
+        """What waits to be read at this time (ns)."""
+        before, self.queue = self.queue, queue
+        if not queue.length:
+            self.unread_since = self.queue_rises = 0
+        elif not self.unread_since or _was_read(before, queue):
+            self.unread_since = self.queue_rose_at = at
             self.queue_rises = 0
-            self.unread_since = at if queued else 0
-        elif queued > self.queued:
+        elif queue.length > before.length:
             self.queue_rises += 1
-            self.unread_since = self.unread_since or at
-        self.queued = queued
+            self.queue_rose_at = at
+
+
+def _was_read(before: Queue, now: Queue) -> bool:
+    # in between, another may have come to be where the oldest was
+    return now.oldest != before.oldest or now.length < before.length

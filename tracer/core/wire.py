@@ -38,7 +38,7 @@ SPILL_KEY = struct.Struct("=QQiI")
 SPILLED = struct.Struct(f"={CALL.size}sQQ128s")
 TALLY_KEY = struct.Struct("=QQIIiI")
 SPILLED_STACK = struct.Struct("=512s")
-HOLDER = struct.Struct("=QQQQIIIIQII")
+HOLDER = struct.Struct("=QQQQIIIIQQII")
 WATCH_ROW = struct.Struct("=QQiIII")
 USER_ROW = struct.Struct("=QQqqqqII")
 WALK_CONTROL = struct.Struct("=QQIIIIII")
@@ -70,8 +70,8 @@ class Holder(NamedTuple):
     One fd of one process on an inotify instance.
 
     `tid` is the thread whose descriptor table it is, `ucounts` names the UserRow that is charged,
-    `rows` counts the watch rows that are its. `birth` is nanoseconds of CLOCK_BOOTTIME, `gen`
-    nanoseconds of CLOCK_MONOTONIC or 0.
+    `rows` counts the watch rows that are its, `oldest` is the address of a `queued` event.
+    `birth` is nanoseconds of CLOCK_BOOTTIME, `gen` nanoseconds of CLOCK_MONOTONIC or 0.
     """
 
     group: int
@@ -83,6 +83,7 @@ class Holder(NamedTuple):
     queued: int
     tid: int
     read_at: int
+    oldest: int
     reading: int
     rows: int
 

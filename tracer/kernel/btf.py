@@ -41,7 +41,12 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "files_struct": (("fdt",),),
     "fdtable": (("max_fds",), ("open_fds",), ("fd",)),
     "file": (("f_op",), ("f_inode",), ("private_data",)),
-    "fsnotify_group": (("marks_list",), ("inotify_data",), ("q_len",)),
+    "fsnotify_group": (
+        ("marks_list",),
+        ("inotify_data",),
+        ("q_len",),
+        ("notification_list",),
+    ),
     "inotify_group_private_data": (("ucounts",),),
     "fsnotify_mark": (("g_list",), ("group",), ("flags",), ("mask",), ("connector",)),
     "fsnotify_mark_connector": (("obj",),),

@@ -97,6 +97,14 @@ def holds_no_files(pid: int) -> bool:
     return True
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger keeps it from running; False if it is gone."""
+    with suppress(FileNotFoundError, ProcessLookupError), _process_folder(pid) as folder:
+        _, fields = _split_stat(_content("stat", folder))
+        return fields[_STATE] in (b"T", b"t")
+    return False
+
+
 def thread_group(tid: int) -> int | None:
     """The process that a thread belongs to, itself for a process; None if it is gone."""
     with suppress(FileNotFoundError, ProcessLookupError), _process_folder(tid) as folder:
