@@ -20,6 +20,8 @@
 #define WATCH_ROWS	65536	/* room for rows of a walk until user space takes them */
 #define HOLDER_ROWS	8192
 #define USER_ROWS	4096
+#define NAME_ROWS	128	/* dentries that one run tells of */
+#define NAME_BYTES_MAX	256	/* NAME_MAX and the final NUL */
 
 enum op {
 	OP_INIT = 1,	/* inotify_init, inotify_init1 */
@@ -244,6 +246,18 @@ enum inode_state {
 	INODE_UNKNOWN = 0,	/* its memory is in use for something else */
 	INODE_LINKED = 1,	/* it has a name somewhere, or had when it left memory */
 	INODE_DELETED = 2,
+};
+
+/* a name of an inode, as far as the kernel has it in memory: asked for by the inode or, if it
+ * is given, by the dentry */
+struct name_row {
+	__u64 inode;		/* its address */
+	__u64 ino;
+	__u64 dentry;
+	__u64 parent;		/* dentry above; itself at the filesystem's root; 0: not known */
+	__u32 generation;	/* i_generation */
+	__u32 bytes;		/* of the name */
+	char name[NAME_BYTES_MAX];
 };
 
 /* who is charged for instances and their watches, by the kernel's own counters */

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
@@ -24,10 +24,13 @@ from tracer.core.verdict import (
     judge,
     unseen,
 )
-from tracer.core.walk import Payer
+from tracer.core.walk import Inode, Payer
 from tracer.core.watch import InstanceAccount, Origin, Watch
+from tracer.kernel.inodes import DentryNames
 from tracer.kernel.procfs import is_stopped
+from tracer.target_rows import Shown, TargetRows
 from tracer.targets.fate import Fate, Fates
+from tracer.targets.pods import Pods
 from tracer.targets.processes import ProcessTable
 
 # How many watches of a place are shown and looked up, the oldest first.
@@ -75,10 +78,14 @@ class Judging:
         older_s: float,
         ended: int,
         exits_are_told: bool,
+        pods: Pods | None = None,
+        names_of: Callable[[Inode], DentryNames | None] | None = None,
     ) -> None:
+        self._pods = pods or Pods()
         self._ledger = ledger
         self._processes = processes
         self._fates = fates
+        self._target_rows = TargetRows(fates.paths, names_of, ended)
         self._older_s = older_s
         self._ended = ended
         self._exits_are_told = exits_are_told
@@ -245,7 +252,7 @@ class Judging:
         return Findings(
             number=len(old),
             checked=sum(id(one) in fates for one in old),
-            gone={_REASONS[fate]: gone[fate] for fate in _REASONS if gone[fate]},
+            gone={self._reason(fate, old, fates): gone[fate] for fate in _REASONS if gone[fate]},
             unread=len(unread),
             unread_events=sum(
                 {id(one.account): one.account.queue.length for one in unread}.values()
@@ -257,6 +264,13 @@ class Judging:
             repeated=sum(on.values()) - len(on),
             most_on_one=max(on.values(), default=0),
         )
+
+    def _reason(self, fate: Fate, left: Iterable[_Left], fates: Mapping[int, Fate]) -> str:
+        """With the pods that were removed, as far as paths tell them."""
+        gone = (one.watch for one in left if fates.get(id(one)) is fate)
+        paths = (watch.path for watch in gone if watch is not None and watch.path is not None)
+        pods = self._pods.in_paths(paths) if fate is Fate.POD_REMOVED else ""
+        return f"{_REASONS[fate]} ({pods})" if pods else _REASONS[fate]
 
     def _is_unread(self, account: InstanceAccount) -> bool:
         """Nobody reads, though more comes, and not because all that could are stopped."""
@@ -281,8 +295,12 @@ class Judging:
     # rows
 
     def _targets(self, shown: Sequence[_Left], fates: Mapping[int, Fate]) -> tuple[TargetRow, ...]:
-        return tuple(
-            self._target(one.watch, fates[id(one)]) for one in shown if one.watch is not None
+        return self._target_rows.of(
+            [
+                Shown(one.watch, fates[id(one)], one.account.holders)
+                for one in shown
+                if one.watch is not None
+            ]
         )
 
     def _holders(self, shown: Sequence[_Left]) -> tuple[HolderRow, ...]:
@@ -292,18 +310,6 @@ class Judging:
             for one in shown
             if one.watch is None
             for holder in one.account.holders
-        )
-
-    def _target(self, watch: Watch, fate: Fate = Fate.UNKNOWN) -> TargetRow:
-        process = watch.owner.process
-        return TargetRow(
-            path=watch.path,
-            target=watch.target,
-            pid=process.pid,
-            wd=watch.wd,
-            age_s=max(self._ended - watch.added_at, 0) / 1e9,
-            state=self._fates.paths.state(process, watch.path, watch.target),
-            fate=fate.value,
         )
 
     def _unseen_row(self, watches: Sequence[Watch]) -> SiteRow:
@@ -329,7 +335,7 @@ class Judging:
             per_round=(),
             stack=stack,
             evidence=judgement.evidence,
-            targets=tuple(map(self._target, oldest)),
+            targets=self._target_rows.of([Shown(watch, Fate.UNKNOWN) for watch in oldest]),
         )
 
     def _comm(self, process: Process) -> bytes:

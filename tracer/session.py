@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 
 from tracer.core.comparison import Difference
 from tracer.core.events import CallEvent, ClosedEvent, GoneEvent, Process, TallyEvent
@@ -14,15 +13,14 @@ from tracer.core.order import SLACK_NS, Traced
 from tracer.core.report import Report
 from tracer.core.walk import Charge, Walk, WalkedInstance
 from tracer.feed import Feed
+from tracer.filter import Filter as Filter
 from tracer.kernel.hooks import Mode
 from tracer.kernel.inodes import Inodes
 from tracer.kernel.probe import Scope
-from tracer.kernel.procfs import ProcessFacts
 from tracer.kernel.truth import Truth, open_truth
 from tracer.snapshot import Snapshots
 from tracer.stacks.resolver import StackResolver
 from tracer.targets.aftermath import Aftermath
-from tracer.targets.cgroups import Cgroup
 from tracer.targets.processes import ProcessTable
 
 # Walks take at most a fiftieth of the time. They come on a timer, and sooner when the doorbell
@@ -39,45 +37,6 @@ _STEP_S = 0.1
 _MARK_S = 0.2
 # What each place and process had after each round is kept.
 ROUNDS_MAX = 1_000
-
-
-@dataclass(frozen=True)
-class Filter:
-    """
-    Whom to trace: all, or what matches everything given.
-
-    `name` is a part of a comm; `cgroup` is meant with all below it.
-    """
-
-    pids: frozenset[int] = frozenset()
-    uid: int | None = None
-    name: bytes = b""
-    cgroup: Cgroup | None = None
-
-    def includes(self, process: ProcessFacts) -> bool:
-        """Whether a process is asked for."""
-        return (
-            self.uid in (None, process.uid)
-            and self.name in process.comm
-            and self.includes_pid(process.pid)
-        )
-
-    def includes_pid(self, pid: int) -> bool:
-        """Whether the process is asked for, as far as its facts do not matter."""
-        return (not self.pids or pid in self.pids) and (
-            self.cgroup is None or self.cgroup.includes(pid)
-        )
-
-    def scope(self, *, stacks: bool = True, removal_stacks: bool = False) -> Scope:
-        """The same for the kernel side."""
-        return Scope(
-            pids=self.pids or None,
-            uid=self.uid,
-            name=self.name,
-            cgroup=None if self.cgroup is None else (self.cgroup.hierarchy, self.cgroup.id),
-            stacks=stacks,
-            removal_stacks=removal_stacks,
-        )
 
 
 class Session:
@@ -100,7 +59,7 @@ class Session:
     ) -> None:
         self._filter = filter_
         self.follows = follow
-        self._processes = ProcessTable()
+        self._processes = ProcessTable(belongings=True)
         self._ledger = Ledger(keep_freed_by_exit=self.follows)
         scope = filter_.scope()
         if follow:
@@ -122,6 +81,7 @@ class Session:
                 mode=self._feed.probe.mode.value,
                 truth=self._kernel.truth,
                 state_of=self._inodes.state,
+                names_of=self._inodes.names_of,
                 exits_are_told=follow,
             )
             # twice: what the first walk finds, and is then updated, is not mistaken for an add
@@ -161,7 +121,11 @@ class Session:
             self._reconcile()
 
     def _walk_is_due(self, now: float) -> bool:
-        is_called_for = self._feed.rang_since(self._walked_at) or self._feed.lost != self._lost
+        is_called_for = (
+            self._feed.rang_since(self._walked_at)
+            or self._feed.lost != self._lost
+            or self._snapshots.has_new_failures
+        )
         return now >= (self._soonest_walk if is_called_for else self._next_walk)
 
     @property
@@ -200,6 +164,7 @@ class Session:
         # a call that took effect under the walk may end a moment after it
         self._apply(self._feed.all_until(walk.ended + SLACK_NS))
         charges = walk.charges()
+        self._snapshots.saw_all(walk)
         walk = walk.named(self._ledger.recognized).only(self._scope())
         # also of whom no descriptor is left: an instance of theirs may be in a socket
         payers = {(user.userns, user.uid) for user in walk.users} | self._ledger.payers()
@@ -261,6 +226,9 @@ class Session:
 
     def live(self) -> Report:
         """How it stands; no verdicts."""
+        if self._snapshots.has_new_failures and time.monotonic() >= self._soonest_walk:
+            # while who has it all still does
+            self._reconcile()
         return self._snapshots.live(self._feed.probe.counters())
 
     def finish(self) -> Report:

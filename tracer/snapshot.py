@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 from tracer.core.accounts import Failure, ProcessAccount
 from tracer.core.events import CALL_NAMES, Op, Process, errno_name, explanation
@@ -18,6 +19,7 @@ from tracer.core.report import (
     HolderRow,
     Host,
     InstanceRow,
+    PodRow,
     ProcessRow,
     Report,
     SiteRow,
@@ -26,19 +28,25 @@ from tracer.core.report import (
     Use,
     UserLimits,
 )
+from tracer.core.shortage import Shortage
 from tracer.core.site import Site
+from tracer.core.trend import Trend
 from tracer.core.verdict import Verdict
-from tracer.core.walk import Charge, Inode, UserUse, Walk
+from tracer.core.walk import Charge, Inode, Payer, UserUse, Walk
 from tracer.core.watch import InstanceAccount
 from tracer.judging import Judging, comm_of, site_id
-from tracer.kernel.inodes import InodeState
+from tracer.kernel.inodes import DentryNames, InodeState
 from tracer.kernel.probe import Counters
+from tracer.shortages import KeptShortages
 from tracer.targets.fate import Fates
+from tracer.targets.pods import Pods, pod_uid_in
 from tracer.targets.processes import ProcessTable
 from tracer.targets.users import user_name
 
 # How many processes that have ended are told apart; those before them are summed up by name.
 _ENDED_MAX = 1024
+# How long a pod may live at most without its name being learned.
+_NAMES_EVERY_S = 5.0
 
 
 class Snapshots:
@@ -46,7 +54,8 @@ class Snapshots:
     Reports on one ledger and the time since this was made.
 
     `older_s`: watches younger than this are not judged. `mode` is how the kernel tells of calls,
-    `truth` where the walks come from. `state_of` tells whether an inode was deleted.
+    `truth` where the walks come from. `state_of` tells whether an inode was deleted,
+    and `names_of` what the kernel calls it.
     `exits_are_told`: the kernel side tells what processes had when they ended.
     """
 
@@ -60,16 +69,31 @@ class Snapshots:
         truth: str,
         state_of: Callable[[Inode], InodeState],
         exits_are_told: bool = False,
+        names_of: Callable[[Inode], DentryNames | None] | None = None,
     ) -> None:
         self._ledger = ledger
         self._processes = processes
         self._older_s = older_s
         self._state_of = state_of
+        self._names_of = names_of
         self._exits_are_told = exits_are_told
         self._began = time.monotonic_ns()
         self._users: tuple[UserUse, ...] = ()
+        self._pods = Pods()
+        self._named_at = 0.0
+        self._trends: dict[tuple[Payer, Unit], Trend] = {}
+        self._shortages = KeptShortages(processes)
         self._last_added: tuple[float, Mapping[Process, int]] = (time.monotonic(), {})
         self._host = Host(kernel=platform.release(), mode=mode, truth=truth)
+
+    @property
+    def has_new_failures(self) -> bool:
+        """Whether a walk is wanted, while a limit that was met still is."""
+        return self._shortages.lag(self._ledger.accounts)
+
+    def saw_all(self, walk: Walk) -> None:
+        """Take from this walk, of all processes, who has how much of a limit."""
+        self._shortages.saw(walk, self._ledger.accounts)
 
     def saw(self, walk: Walk) -> None:
         """
@@ -78,12 +102,38 @@ class Snapshots:
         The ledger must have been reconciled with it: what then holds nothing may be summed up.
         """
         self._users = walk.users
+        self._learn_names()
+        self._follow(walk)
         for walked in walk.instances.values():
             for holder in walked.holders:
                 self._remember(holder.process)
         idle = self._ledger.idle()
         if len(idle) > _ENDED_MAX:
             self._ledger.fold(self._processes.ended(idle)[:-_ENDED_MAX])
+
+    def _follow(self, walk: Walk) -> None:
+        before, self._trends = self._trends, {}
+        for user in walk.users:
+            for unit, used in ((Unit.WATCHES, user.watches), (Unit.INSTANCES, user.instances)):
+                key = (user.userns, user.uid), unit
+                self._trends[key] = before.get(key) or Trend()
+                self._trends[key].note(walk.began, used)
+
+    def _pace(self, user: UserUse, unit: Unit) -> float:
+        trend = self._trends.get(((user.userns, user.uid), unit))
+        return trend.per_hour if trend is not None else 0.0
+
+    def _live_limits(self) -> tuple[UserLimits, ...]:
+        return tuple(
+            _growing(_user_limits(user), partial(self._pace, user)) for user in self._users
+        )
+
+    def _learn_names(self) -> None:
+        """Those of a pod are deleted with it."""
+        if time.monotonic() - self._named_at >= _NAMES_EVERY_S:
+            self._pods = self._pods.later()
+            self._pods.learn()
+            self._named_at = time.monotonic()
 
     def _remember(self, process: Process) -> None:
         facts = self._processes.get(process)
@@ -106,7 +156,11 @@ class Snapshots:
             )
         ]
         report = self._report(counters, False, self._process_rows(rates), sites)
-        return replace(report, trace=replace(report.trace, rounds=len(self._ledger.marks)))
+        return replace(
+            report,
+            trace=replace(report.trace, rounds=len(self._ledger.marks)),
+            limits=self._live_limits(),
+        )
 
     def judged(
         self, counters: Counters, complete: bool, asked_at: int, uncounted: Iterable[Charge] = ()
@@ -127,11 +181,19 @@ class Snapshots:
             older_s=self._older_s,
             ended=ended,
             exits_are_told=self._exits_are_told,
+            names_of=self._names_of,
+            pods=(pods := Pods(self._pods)),
         )
         sites = judging.rows(map(_user_limits, self._users))
         processes = self._process_rows({}, judging)
         report = self._report(counters, complete, processes, sites)
-        return replace(report, audit=tuple(map(_audit_row, uncounted)))
+        limits = tuple(_growing(user, partial(_pace_of, user, sites)) for user in report.limits)
+        return replace(
+            report,
+            limits=limits,
+            audit=tuple(map(_audit_row, uncounted)),
+            pods=_pod_rows(report, pods),
+        )
 
     def _report(
         self,
@@ -162,7 +224,7 @@ class Snapshots:
             instances=tuple(map(self._instance_row, self._ledger.instances.values())),
             sites=tuple(sites),
             failures=tuple(
-                _failure_row(failure, count)
+                _failure_row(failure, count, self._shortages.of(failure))
                 for failure, count in self._ledger.accounts.failures.most_common()
             ),
             ended=self._ended_rows(),
@@ -213,6 +275,7 @@ class Snapshots:
         judging: Judging | None,
     ) -> ProcessRow:
         facts = self._processes.get(account.process)
+        belonging = self._processes.belonging(account.process)
         own = Verdict.HELD if account.live else Verdict.CLEAN
         leaked = 0
         if judging is not None:
@@ -234,6 +297,9 @@ class Snapshots:
             leaked=leaked,
             rate=rates.get(account.process, 0.0),
             verdict=own,
+            container=belonging.container if belonging is not None else None,
+            pod=belonging.pod if belonging is not None else None,
+            unit=belonging.unit if belonging is not None else None,
         )
 
     def _instance_row(self, account: InstanceAccount) -> InstanceRow:
@@ -251,6 +317,18 @@ class Snapshots:
 
     def _comm(self, process: Process) -> bytes:
         return comm_of(process, self._ledger, self._processes)
+
+
+def _pod_rows(report: Report, pods: Pods) -> tuple[PodRow, ...]:
+    """Of its processes and targets."""
+    uids = {process.pod for process in report.processes}
+    uids.update(
+        pod_uid_in(target.path)
+        for site in report.sites
+        for target in site.targets
+        if target.path is not None
+    )
+    return tuple(PodRow(*pods.named(uid)) for uid in sorted(filter(None, uids)))
 
 
 def _live_row(site: Site) -> SiteRow:
@@ -280,6 +358,20 @@ def _user_limits(user: UserUse) -> UserLimits:
     )
 
 
+def _growing(user: UserLimits, pace: Callable[[Unit], float]) -> UserLimits:
+    return replace(
+        user,
+        watches=replace(user.watches, per_hour=pace(Unit.WATCHES)),
+        instances=replace(user.instances, per_hour=pace(Unit.INSTANCES)),
+    )
+
+
+def _pace_of(user: UserLimits, sites: Iterable[SiteRow], unit: Unit) -> float:
+    """Of all places that make what the user is charged for."""
+    payer = user.userns, user.uid
+    return sum(site.per_hour for site in sites if site.payer == payer and site.unit is unit)
+
+
 def _audit_row(charge: Charge) -> AuditRow:
     more = charge.user.instances > charge.instances or charge.user.watches > charge.watches
     return AuditRow(
@@ -294,7 +386,7 @@ def _audit_row(charge: Charge) -> AuditRow:
     )
 
 
-def _failure_row(failure: Failure, count: int) -> FailureRow:
+def _failure_row(failure: Failure, count: int, shortage: Shortage | None) -> FailureRow:
     return FailureRow(
         call=CALL_NAMES[Op(failure.op)],
         errno=errno_name(failure.errno),
@@ -302,4 +394,5 @@ def _failure_row(failure: Failure, count: int) -> FailureRow:
         pid=failure.process.pid if failure.process is not None else None,
         comm=failure.comm,
         explanation=explanation(Op(failure.op), failure.errno, failure.exhausted),
+        shortage=shortage,
     )

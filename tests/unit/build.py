@@ -44,6 +44,7 @@ from tracer.core.report import (
     Use,
     UserLimits,
 )
+from tracer.core.shortage import INITIAL_USERNS, HolderShare, Resource, Shortage
 from tracer.core.site import Place, Share, Site
 from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.core.verdict import Verdict
@@ -372,6 +373,23 @@ def failure(**changes: Any) -> FailureRow:
         pid=AGENT.pid,
         comm=b"agent",
         explanation="the user has as many watches as fs.inotify.max_user_watches allows",
+    )
+    return dataclasses.replace(row, **changes)
+
+
+def shortage(**changes: Any) -> Shortage:
+    row = Shortage(
+        resource=Resource.WATCHES,
+        used=8192,
+        limit=8192,
+        uid=0,
+        user="root",
+        userns=INITIAL_USERNS,
+        holders=(
+            HolderShare(AGENT.pid, b"agent", 7468, 27),
+            HolderShare(450, b"udevd", 13, 1),
+        ),
+        others=2,
     )
     return dataclasses.replace(row, **changes)
 

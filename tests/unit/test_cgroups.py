@@ -18,7 +18,10 @@ from tracer.targets.cgroups import (
     CgroupMount,
     Membership,
     Place,
+    all_below,
     find_cgroup,
+    has_processes,
+    memberships,
     parse_cgroup_mounts,
     parse_memberships,
     parse_place,
@@ -336,3 +339,36 @@ def test_that_none_is_mounted_is_told(proc_says: dict[str, bytes]) -> None:
 
 def _parsed_mounts(_: bytes) -> tuple[CgroupMount, ...]:
     return parse_cgroup_mounts(_MOUNTS)
+
+
+# --- what is below ---
+
+
+def test_all_that_is_below_is_found_and_no_files(tmp_path: Path) -> None:
+    for folder in ("a/b/c", "a/d", "e"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "a" / "cgroup.procs").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    top = os.fsencode(tmp_path)
+    found = [os.fsdecode(each[len(top) :]) for each in all_below([top, top + b"/none"])]
+
+    assert sorted(found) == ["/a", "/a/b", "/a/b/c", "/a/d", "/e"]
+    assert [each.count("/") for each in found] == [1, 1, 2, 2, 3]
+
+
+def test_processes_below_a_cgroup_are_its_own(tmp_path: Path) -> None:
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    for folder in (tmp_path, below.parent, below):
+        (folder / "cgroup.procs").touch()
+    assert not has_processes(os.fsencode(tmp_path))
+    (below / "cgroup.procs").write_text("23\n")
+    assert has_processes(os.fsencode(tmp_path))
+    assert not has_processes(os.fsencode(tmp_path / "none"))
+
+
+def test_a_process_that_has_ended_is_in_no_cgroup() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert list(memberships(ended.pid)) == []
+    assert list(memberships(os.getpid()))

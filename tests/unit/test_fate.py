@@ -14,8 +14,9 @@ from tracer.core.walk import Inode
 from tracer.kernel.inodes import InodeState
 from tracer.kernel.procfs import Mount, mounts_of
 from tracer.targets import mounts
-from tracer.targets.fate import Fate, Fates, pod_folder
+from tracer.targets.fate import Fate, Fates
 from tracer.targets.mounts import kernel_device
+from tracer.targets.pods import pod_folder
 
 _ENDED = Process(1 << 22, 0)
 _NOWHERE = 0xFFFFFFF

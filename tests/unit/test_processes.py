@@ -9,6 +9,7 @@ import pytest
 from tracer.core.events import Process
 from tracer.kernel.procfs import ProcessFacts, read_process
 from tracer.targets import processes
+from tracer.targets.cgroups import parse_memberships
 from tracer.targets.processes import ProcessTable, is_running
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -221,3 +222,38 @@ def test_this_process_runs() -> None:
     assert is_running(this)
     assert not is_running(this._replace(birth=this.birth + 5 * _TICK_NS))
     assert not is_running(Process(1 << 22, 0))
+
+
+def test_what_a_process_belongs_to_is_kept_from_when_it_was_met(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a process that is moved, and then ends THEN it is what it was."""
+    cgroups = {7: b"0::/system.slice/a.service\n"}
+    monkeypatch.setattr(processes, "memberships", lambda pid: parse_memberships(cgroups[pid]))
+    monkeypatch.setattr(processes, "birth_ticks", proc.births.get)
+    table, process = ProcessTable(belongings=True), proc.start(7, 23)
+    table.meet(7)
+    cgroups[7] = b"0::/system.slice/b.service\n"
+    table.meet(7)
+    proc.births.clear()
+
+    belonging = table.belonging(process)
+    assert belonging is not None and belonging.unit == "a.service"
+    assert ProcessTable().belonging(process) is None
+
+    later = proc.start(7, 29)
+    belonging = table.belonging(later)
+    assert belonging is not None and belonging.unit == "b.service"
+    assert table.belonging(process) is None
+
+
+def test_the_cgroup_of_a_later_owner_of_the_pid_is_not_that_of_the_process(
+    proc: Proc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a process that ends, and another gets its pid, between two readings."""
+    monkeypatch.setattr(processes, "memberships", lambda pid: parse_memberships(b"0::/b.service"))
+    monkeypatch.setattr(processes, "birth_ticks", lambda pid: 29)
+    table, process = ProcessTable(belongings=True), proc.start(7, 23)
+
+    assert table.get(process) is not None
+    assert table.belonging(process) is None

@@ -10,10 +10,10 @@ import click
 
 from tracer.core.wire import COMM_BYTES_MAX
 from tracer.errors import EXIT_USAGE, InotraceError
+from tracer.filter import Filter
 from tracer.kernel.hooks import Mode
 from tracer.kernel.procfs import thread_group
-from tracer.session import Filter
-from tracer.targets.cgroups import find_cgroup
+from tracer.targets.cgroups import Cgroup, find_cgroup
 from tracer.targets.users import user_id
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -53,7 +53,7 @@ def duration_option(function: _Function) -> _Function:
 
 
 def filter_options(function: _Function) -> _Function:
-    """``-p``, ``-u``, ``-n`` and ``--cgroup``: which processes are asked for."""
+    """``-p``, ``-u``, ``-n``, ``--cgroup`` and ``--pod``: which processes are asked for."""
     return stacked(
         click.option(
             "-p",
@@ -72,6 +72,11 @@ def filter_options(function: _Function) -> _Function:
             help="Only processes in this cgroup or below it: its folder, or as /proc/PID/cgroup "
             "shows it.",
         ),
+        click.option(
+            "--pod",
+            metavar="UID|NAME",
+            help="Only processes of this pod: its uid, its name, or NAMESPACE/NAME.",
+        ),
     )(function)
 
 
@@ -88,9 +93,15 @@ def mode_option(function: _Function) -> _Function:
 
 
 def chosen_filter(
-    pids: tuple[int, ...], user: str | None, name: str | None, cgroup: str | None = None
+    pids: tuple[int, ...],
+    user: str | None,
+    name: str | None,
+    cgroup: str | None = None,
+    pod: str | None = None,
 ) -> Filter:
-    """Raises InotraceError for what is no process or cgroup, or a user nobody knows."""
+    """Raises InotraceError for what is no process, cgroup or pod, or a user nobody knows."""
+    if cgroup is not None and pod is not None:
+        raise click.UsageError("--cgroup and --pod exclude each other: a pod is a cgroup.")
     comm = os.fsencode(name or "")
     if len(comm) > COMM_BYTES_MAX:
         raise InotraceError(
@@ -103,8 +114,18 @@ def chosen_filter(
         pids=frozenset(pids),
         uid=user_id(user) if user is not None else None,
         name=comm,
-        cgroup=find_cgroup(cgroup) if cgroup is not None else None,
+        cgroup=_chosen_cgroup(cgroup, pod),
     )
+
+
+def _chosen_cgroup(cgroup: str | None, pod: str | None) -> Cgroup | None:
+    if pod is not None:
+        # what is seldom asked for takes long to import
+        from tracer.targets.pods import Pods
+
+        pods = Pods()
+        cgroup = pods.cgroup(pods.find(pod))
+    return find_cgroup(cgroup) if cgroup is not None else None
 
 
 def _require_process(pid: int) -> None:

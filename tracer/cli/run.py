@@ -76,6 +76,7 @@ def command(
     user: str | None,
     name: str | None,
     cgroup: str | None,
+    pod: str | None,
     everyone: bool,
     older: float,
     reporting: Reporting,
@@ -88,16 +89,16 @@ def command(
     """
     Trace CMD and all its descendants, from before its first instruction.
 
-    With -p, -u, -n, --cgroup or --all, trace these processes instead while CMD runs: the leak is
-    often in a daemon that a scenario only pokes. With -r 4 or more, a place that grows in each
-    round after the first is a leak.
+    With -p, -u, -n, --cgroup, --pod or --all, trace these processes instead while CMD runs: the
+    leak is often in a daemon that a scenario only pokes. With -r 4 or more, a place that grows in
+    each round after the first is a leak.
 
     CMD keeps standard input, output and error; the report goes to standard error, or to -o. The
     exit code is 23 for a leak, 3 if inconclusive, else CMD's own. Of CMD's processes, a watch that
     only their end freed counts as live.
     """
     format_ = chosen_format(context, sys.stderr)
-    others = _others(chosen_filter(pids, user, name, cgroup), everyone)
+    others = _others(chosen_filter(pids, user, name, cgroup, pod), everyone)
     with stop_on_signals() as stop, Output(output, force, stream=sys.stderr) as out:
         program = Command(argv)
         prepare(notice, mode)
@@ -116,7 +117,7 @@ def command(
 def _others(filter_: Filter, everyone: bool) -> Filter | None:
     """Whom to trace instead of the command."""
     if everyone and filter_ != Filter():
-        raise click.UsageError("--all goes with none of -p, -u, -n and --cgroup.")
+        raise click.UsageError("--all goes with none of -p, -u, -n, --cgroup and --pod.")
     return None if filter_ == Filter() and not everyone else filter_
 
 

@@ -46,6 +46,7 @@ def command(
     user: str | None,
     name: str | None,
     cgroup: str | None,
+    pod: str | None,
     duration: float | None,
     older: float,
     reporting: Reporting,
@@ -64,7 +65,7 @@ def command(
     suspect, and the report tells what each round left behind.
     """
     format_ = chosen_format(context)
-    filter_ = chosen_filter(pids, user, name, cgroup)
+    filter_ = chosen_filter(pids, user, name, cgroup, pod)
     with stop_on_signals() as stop, Output(output, force) as out, MarkSignals() as marks:
         prepare(notice, mode)
         with Session(filter_, Stacks(), older_s=older, mode=mode) as session:

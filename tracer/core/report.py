@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tracer.core.cause import Cause
 from tracer.core.evidence import Evidence
+from tracer.core.shortage import Shortage
 from tracer.core.stack import Stack
 from tracer.core.verdict import Verdict
 from tracer.core.walk import Payer, Target
@@ -54,8 +55,18 @@ class TraceSummary:
 
 @dataclass(frozen=True)
 class Use:
+    """Grown by `per_hour` of late."""
+
     used: int
     limit: int
+    per_hour: float = 0.0
+
+    @property
+    def full_in_s(self) -> float | None:
+        """When there is no more, at this pace; None if it does not grow."""
+        if self.per_hour <= 0:
+            return None
+        return max(self.limit - self.used, 0) / self.per_hour * 3600
 
 
 @dataclass(frozen=True)
@@ -84,11 +95,26 @@ class AuditRow:
 
 
 @dataclass(frozen=True)
+class PodRow:
+    """
+    A pod that processes or targets are of. `namespace` and `name` are None if they are not known.
+
+    `exists` is False if nothing of it is left on this node.
+    """
+
+    uid: str
+    namespace: str | None
+    name: str | None
+    exists: bool
+
+
+@dataclass(frozen=True)
 class ProcessRow:
     """
     One process. `exe`, `comm` are raw bytes; `rate` is adds per second of late.
 
-    `leaked` are watches; `verdict` is the worst that it has anywhere.
+    `leaked` are watches; `verdict` is the worst that it has anywhere. `container`, `pod` (a uid,
+    see Report.pods) and `unit` (of systemd) are what it was in when first met, if in any.
     """
 
     pid: int
@@ -105,6 +131,9 @@ class ProcessRow:
     leaked: int = 0
     rate: float = 0.0
     verdict: Verdict = Verdict.CLEAN
+    container: str | None = None
+    pod: str | None = None
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +172,8 @@ class TargetRow:
     """
     One live watch. `state`: "verified" (the path leads to the watched inode now), "changed" (it
     leads elsewhere), "gone" (nowhere), "unverified" (it cannot be looked up from here). `fate` is
-    one of tracer.targets.fate.Fate: why it is gone for its holder, if it is.
+    one of tracer.targets.fate.Fate: why it is gone for its holder, if it is. `resolved_by` is one
+    of tracer.targets.locate.How: how the path was found, "unresolved" if it does not lead there.
     """
 
     path: bytes | None
@@ -153,6 +183,7 @@ class TargetRow:
     age_s: float
     state: str
     fate: str = ""
+    resolved_by: str = "unresolved"
 
 
 @dataclass(frozen=True)
@@ -190,7 +221,8 @@ class FailureRow:
     """
     A kind of failed call, with the errno's name and what it means.
 
-    `pid` is None for several processes that have ended, and go by `comm`.
+    `pid` is None for several processes that have ended, and go by `comm`. `shortage` is what there
+    was no more of, if that is why and is known.
     """
 
     call: str
@@ -199,6 +231,7 @@ class FailureRow:
     pid: int | None
     comm: bytes
     explanation: str
+    shortage: Shortage | None = None
 
 
 @dataclass(frozen=True)
@@ -232,6 +265,7 @@ class Report:
     ended: tuple[EndedRow, ...] = ()
     audit: tuple[AuditRow, ...] = ()
     suppressed: tuple[SuppressedRow, ...] = ()
+    pods: tuple[PodRow, ...] = ()
 
     @property
     def live(self) -> int:

@@ -16,6 +16,11 @@ _LINK = b"anon_inode:inotify"
 _WATCH = re.compile(
     rb"^inotify wd:([0-9a-f]+) ino:([0-9a-f]+) sdev:([0-9a-f]+) mask:([0-9a-f]+) ", re.MULTILINE
 )
+_HANDLE = re.compile(
+    rb"^inotify wd:([0-9a-f]+) ino:([0-9a-f]+) [^\n]*"
+    rb"fhandle-bytes:[0-9a-f]+ fhandle-type:([0-9a-f]+) f_handle:((?:[0-9a-f]{2})+)$",
+    re.MULTILINE,
+)
 _FIRST_READ, _NEXT_READ = 1 << 14, 1 << 22
 # include/uapi/linux/kcmp.h
 _KCMP_FILE, _KCMP_FILES = 0, 2
@@ -36,6 +41,13 @@ class FdWatch(NamedTuple):
     @property
     def device(self) -> str:
         return device_name(self.dev)
+
+
+class Handle(NamedTuple):
+    """By what a filesystem finds an inode again: `kind` says how `content` is to be read."""
+
+    kind: int
+    content: bytes
 
 
 class HeldFd(NamedTuple):
@@ -96,6 +108,27 @@ def parse_watches(fdinfo: bytes) -> tuple[FdWatch, ...]:
             for wd, ino, dev, mask in _WATCH.findall(fdinfo)
         ]
     )
+
+
+def read_handles(pid: int, fd: int) -> dict[tuple[int, int], Handle]:
+    """
+    What the watches of an instance are on, by wd and inode number; of those that have handles.
+
+    Empty if the process is gone or the descriptor is no instance. Raises PermissionError if one may
+    not look.
+    """
+    try:
+        return parse_handles(_content(f"/proc/{pid}/fdinfo/{fd}"))
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+
+
+def parse_handles(fdinfo: bytes) -> dict[tuple[int, int], Handle]:
+    """The handles in the text of a fdinfo file; a kernel without CONFIG_EXPORTFS writes none."""
+    return {
+        (int(wd, 16), int(ino, 16)): Handle(int(kind, 16), bytes.fromhex(content.decode()))
+        for wd, ino, kind, content in _HANDLE.findall(fdinfo)
+    }
 
 
 def compare_files(one: HeldFd, other: HeldFd) -> int:

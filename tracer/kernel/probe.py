@@ -237,13 +237,14 @@ def _loaded_as(bpf: Any, function: bytes, kind: bytes, target: bytes) -> bytes:
     return name
 
 
-def load_walk() -> Any:
+def load_walk(inodes: bool) -> Any:
     """
-    Only the walk over open files, and nothing that traces.
+    Only the walk over open files, with `inodes` what tells of those, and nothing that traces.
 
     Raises InotraceError if it does not compile or load.
     """
-    return _compiled(("common.c", "rows.c", "walk.c"), ())
+    names = ["common.c", "rows.c", "walk.c"]
+    return _compiled([*names, "inode.c"] if inodes else names, ())
 
 
 def _load(scope: Scope, mode: Mode) -> Any:

@@ -49,7 +49,7 @@ class ProcList:
         # from now on: the instance that is opened to learn from is no event either
         self._maps.steer(WalkControl(0, asker=os.getpid()))
         try:
-            learn_inotify_fops(bpf, self.rows)
+            learn_inotify_fops(bpf, lambda _pid: self.rows())
         except BaseException:
             self.close()
             raise

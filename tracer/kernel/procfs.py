@@ -169,15 +169,16 @@ def parse_mounts(table: bytes) -> list[Mount]:
     return [
         Mount(
             int(line["major"]) << 20 | int(line["minor"]),
-            _unescaped(line["kind"]),
-            _unescaped(line["root"]),
-            _unescaped(line["point"]),
+            unescaped(line["kind"]),
+            unescaped(line["root"]),
+            unescaped(line["point"]),
         )
         for line in _MOUNT.finditer(table)
     ]
 
 
-def _unescaped(name: bytes) -> bytes:
+def unescaped(name: bytes) -> bytes:
+    """A field of mountinfo as it is, without the escapes that the kernel writes."""
     if b"\\" not in name:
         return name
     return _ESCAPED.sub(lambda digits: bytes((int(digits[1], 8) & 0xFF,)), name)

@@ -61,6 +61,15 @@ class RowMaps:
     def control(self) -> WalkControl:
         return WalkControl(*WALK_CONTROL.unpack_from(self._control))
 
+    @property
+    def are_half_full(self) -> bool:
+        control = self.control
+        return (
+            2 * control.watches > WATCH_ROWS
+            or 2 * control.holders > _HOLDER_ROWS
+            or 2 * control.users > _USER_ROWS
+        )
+
     def steer(self, control: WalkControl) -> None:
         WALK_CONTROL.pack_into(self._control, 0, *control)
 
@@ -87,18 +96,19 @@ def walk_by(read: Callable[[], Rows]) -> Walk:
     return Walk(began, time.monotonic_ns(), found, users(rows)).with_hidden()
 
 
-def learn_inotify_fops(bpf: Any, visit_all: Callable[[], object]) -> None:
+def learn_inotify_fops(bpf: Any, visit: Callable[[int], object]) -> None:
     """
     Have bpf/rows.c learn what marks a file as an inotify instance.
 
-    `visit_all` makes it look at every open file. Raises InotraceError if it does not find ours.
+    `visit` makes it look at every open file of a process, or of all. Raises InotraceError if it
+    does not find ours.
     """
     with _some_instance() as held:
         table = bpf[b"learned"]
         row = table.Leaf()
         row.inotify_fops, row.tgid, row.fd = 0, held.pid, held.fd
         table[ctypes.c_int(0)] = row
-        visit_all()
+        visit(held.pid)
         if not table[ctypes.c_int(0)].inotify_fops:
             raise InotraceError(
                 "inotrace does not find its own files in the kernel's list: run it in the "

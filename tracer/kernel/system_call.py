@@ -19,6 +19,14 @@ KCMP = {
     "ppc64le": 354,
     "s390x": 343,
 }
+OPEN_BY_HANDLE_AT = {
+    "x86_64": 304,
+    "aarch64": 265,
+    "riscv64": 265,
+    "loongarch64": 265,
+    "ppc64le": 346,
+    "s390x": 336,
+}
 # since Linux 5.6
 OPENAT2 = dict.fromkeys(KCMP, 437)
 # enum bpf_cmd, include/uapi/linux/bpf.h

@@ -22,6 +22,7 @@ from tracer.kernel.rows import WATCH_ROWS, RowMaps, learn_inotify_fops, new_pass
 
 # BPF_PROG_TYPE_TRACING, include/uapi/linux/bpf.h; older BCC modules have no name for it
 _PROG_TYPE_TRACING = 26
+_REFUSED = "the kernel refuses the iterator over open files (Linux 5.8 or later has it)"
 
 
 class KernelList:
@@ -35,7 +36,9 @@ class KernelList:
     refusal = ""
 
     def __init__(self, bpf: Any) -> None:
-        self._link = _attached_iterator(bpf)
+        with bcc_errors(_REFUSED):
+            self._function = bpf.load_func(b"bpf_iter__task_file", _PROG_TYPE_TRACING)
+            self._link = _attached_to(self._function)
         try:
             self._maps = RowMaps(bpf)
         except BaseException:
@@ -43,7 +46,7 @@ class KernelList:
             raise
         try:
             self._watch_rows = self._maps.mapped("watch_rows", WATCH_ROWS * WATCH_ROW.size)
-            learn_inotify_fops(bpf, self.rows)
+            learn_inotify_fops(bpf, self._look_for_one)
         except BaseException:
             self.close()
             raise
@@ -58,11 +61,25 @@ class KernelList:
 
     def rows(self) -> Rows:
         """One pass. Raises InotraceError if the kernel refuses."""
+        return self._rows(self._link)
+
+    def _look_for_one(self, pid: int) -> None:
+        """Kernels before 6.1 pass over all processes here, too."""
+        try:
+            link = _attached_to(self._function, pid)
+        except OSError:
+            link = os.dup(self._link)
+        try:
+            self._rows(link)
+        finally:
+            os.close(link)
+
+    def _rows(self, link: int) -> Rows:
         from bcc import lib
 
         self._maps.steer(WalkControl(new_pass()))
         rows = Rows()
-        iterator = lib.bcc_iter_create(self._link)
+        iterator = lib.bcc_iter_create(link)
         if iterator < 0:
             raise InotraceError("the kernel refuses to walk its open files (BPF iterator)")
         try:
@@ -71,8 +88,9 @@ class KernelList:
                     if not os.read(iterator, mmap.PAGESIZE):
                         break
                 except BlockingIOError:
-                    # the program wants to come back to the same file
-                    self._take(rows)
+                    # the program wants to come back to the same file, often only to have gone on
+                    if self._maps.are_half_full:
+                        self._take(rows)
         finally:
             os.close(iterator)
         self._take(rows)
@@ -85,12 +103,14 @@ class KernelList:
         self._maps.steer(control._replace(watches=0, holders=0, users=0))
 
 
-def _attached_iterator(bpf: Any) -> int:
+def _attached_to(function: Any, tid: int = 0) -> int:
+    """A link to the iterator over the files of one thread, or of all. Raises OSError."""
     from bcc import lib
 
-    with bcc_errors("the kernel refuses the iterator over open files (Linux 5.8 or later has it)"):
-        function = bpf.load_func(b"bpf_iter__task_file", _PROG_TYPE_TRACING)
-        link: int = lib.bcc_iter_attach(function.fd, None, 0)
-        if link < 0:
-            raise OSError(ctypes.get_errno(), "bcc_iter_attach")
+    # union bpf_iter_link_info, include/uapi/linux/bpf.h: the tid comes first
+    which = (ctypes.c_uint32 * 4)(tid)
+    chosen = (ctypes.byref(which), ctypes.sizeof(which)) if tid else (None, 0)
+    link: int = lib.bcc_iter_attach(function.fd, *chosen)
+    if link < 0:
+        raise OSError(ctypes.get_errno(), "bcc_iter_attach")
     return link

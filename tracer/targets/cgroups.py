@@ -7,11 +7,14 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from tracer.errors import EXIT_USAGE, InotraceError
 
 _V2 = b"cgroup2"
+# include/linux/proc_ns.h: PROC_CGROUP_INIT_INO
+_FIRST_NAMESPACE = 0xEFFFFFFB
 _MOUNT_ID = re.compile(rb"^mnt_id:\t(\d+)$", re.MULTILINE)
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -74,8 +77,13 @@ class Cgroup:
         """
         return any(
             member.hierarchy == self.hierarchy and self.place.holds(member.place)
-            for member in parse_memberships(_content(f"/proc/{pid}/cgroup"))
+            for member in memberships(pid)
         )
+
+
+def memberships(pid: int) -> Iterator[Membership]:
+    """In which cgroup of each hierarchy a process is; in none if it is gone."""
+    return parse_memberships(_content(f"/proc/{pid}/cgroup"))
 
 
 def find_cgroup(path: str) -> Cgroup:
@@ -86,7 +94,7 @@ def find_cgroup(path: str) -> Cgroup:
     (EXIT_USAGE) if there is no such cgroup.
     """
     name = os.fsencode(path)
-    mounts = parse_cgroup_mounts(_content("/proc/self/mountinfo"))
+    mounts = cgroup_mounts()
     for folder in (name, *_shown_as(name, mounts)):
         found = _cgroup_at(folder, mounts)
         if found is not None:
@@ -135,6 +143,35 @@ def parse_cgroup_mounts(text: bytes) -> tuple[CgroupMount, ...]:
     """
     mounts = filter(None, map(_parse_mount, text.split(b"\n")))
     return tuple(sorted(mounts, key=lambda mount: not mount.is_v2))
+
+
+def cgroup_mounts() -> tuple[CgroupMount, ...]:
+    """Those that we see, those of version 2 first."""
+    return parse_cgroup_mounts(_content("/proc/self/mountinfo"))
+
+
+def sees_all_cgroups() -> bool:
+    """Whether we see the whole of a hierarchy, and not what is mounted for a container."""
+    with suppress(OSError):
+        is_first = os.stat("/proc/self/ns/cgroup").st_ino == _FIRST_NAMESPACE
+        return is_first and any(mount.root == Place(0, ()) for mount in cgroup_mounts())
+    return False
+
+
+def all_below(folders: Iterable[bytes]) -> Iterator[bytes]:
+    """All cgroups below these, those nearer first."""
+    level = list(folders)
+    while level:
+        below = [b"/".join((folder, name)) for folder in level for name in _below(folder)]
+        yield from below
+        # kernfs counts the folders in a folder as links, and most have none
+        level = [folder for folder in below if _link_count(folder) != 2]
+
+
+def has_processes(cgroup: bytes) -> bool:
+    """Whether a process is in the cgroup with this folder, or below it."""
+    folders = chain((cgroup,), all_below((cgroup,)))
+    return any(_content(os.fsdecode(folder + b"/cgroup.procs")) for folder in folders)
 
 
 def _parse_mount(line: bytes) -> CgroupMount | None:
@@ -232,6 +269,12 @@ def _below(cgroup: bytes) -> list[bytes]:
     with suppress(OSError), os.scandir(cgroup) as entries:
         return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     return []
+
+
+def _link_count(folder: bytes) -> int:
+    with suppress(OSError):
+        return os.lstat(folder).st_nlink
+    return 0
 
 
 def _what_is_wrong(path: str, mounts: tuple[CgroupMount, ...]) -> str:

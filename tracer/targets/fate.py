@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -12,19 +11,11 @@ from tracer.core.walk import Inode
 from tracer.kernel.inodes import InodeState
 from tracer.targets.mounts import LOCAL_KINDS, Mounts
 from tracer.targets.path import Paths, Sight
+from tracer.targets.pods import pod_folder
 
 _CGROUPS = frozenset((b"cgroup", b"cgroup2"))
 # fs/kernfs/inode.c, fs/proc: the links of a folder there are not counted down when it is removed
 _LINKS_STAY = frozenset((*_CGROUPS, b"proc", b"sysfs", b"resctrl"))
-# a UUID, with _ for - in the names of systemd's units, or what the kubelet makes of the manifest of
-# a static pod: pkg/kubelet/cm/cgroup_manager_linux.go and pkg/kubelet/config/common.go there
-_UID = rb"(?:[0-9a-f]{8}[-_](?:[0-9a-f]{4}[-_]){3}[0-9a-f]{12}|[0-9a-f]{32})"
-# pkg/kubelet/config/defaults.go: what there may be in the folder of a pod
-_POD_FOLDER = re.compile(
-    rb"/pods/" + _UID + rb"(?=/(?:volumes|volume-subpaths|volumeDevices|plugins|containers|"
-    rb"etc-hosts)(?:/|$))"
-)
-_POD_CGROUP = re.compile(rb"/[^/]*pod" + _UID + rb"(?:\.slice)?(?=/|$)")
 
 
 class Fate(str, enum.Enum):
@@ -151,15 +142,3 @@ class _Look(NamedTuple):
     path: bytes = b""
     sight: Sight | None = None
     word: str = "unverified"
-
-
-def pod_folder(path: bytes) -> bytes | None:
-    """The folder of the kubelet, or the cgroup, that a path names as that of a pod."""
-    if b"pod" not in path:
-        return None
-    found = _POD_FOLDER.search(path)
-    if found is None:
-        found = _POD_CGROUP.search(path)
-        if found is None or b"kubepods" not in path[: found.end()]:
-            return None
-    return path[: found.end()]

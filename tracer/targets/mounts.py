@@ -47,9 +47,11 @@ class MountTable:
     def __init__(self, mounts: Iterable[Mount]) -> None:
         self.kinds: dict[int, bytes] = {}
         self.kept_namespaces: set[int] = set()
+        self._points: dict[tuple[int, bytes], list[bytes]] = defaultdict(list)
         self._at: dict[bytes, list[Mount]] = defaultdict(list)
         for mount in mounts:
             self.kinds[mount.dev] = mount.kind
+            self._points[mount.dev, mount.root].append(mount.point)
             self._at[mount.point].append(mount)
             # namespaces(7): one that is bind mounted lives on without a process
             if mount.kind == b"nsfs" and (name := _NAMESPACE_NAME.fullmatch(mount.root)):
@@ -62,6 +64,15 @@ class MountTable:
                 return []
             path = path[: path.rfind(b"/")] or b"/"
         return self._at[path]
+
+    def points(self, dev: int, root: bytes) -> list[bytes]:
+        """Where this folder of a filesystem is mounted, in the order of mounting."""
+        return self._points.get((dev, root), [])
+
+    def all_points(self, dev: int) -> list[bytes]:
+        """Where anything of a filesystem is mounted, first what shows most of it."""
+        roots = sorted((root for each, root in self._points if each == dev), key=len)
+        return [point for root in roots for point in self._points[dev, root]]
 
     def is_local(self, path: bytes) -> bool:
         """Whether the filesystem that this path is on is known, and no other than a local one."""

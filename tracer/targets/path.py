@@ -16,7 +16,7 @@ from tracer.core.events import Process
 from tracer.core.walk import Target
 from tracer.kernel.procfs import Mount
 from tracer.kernel.system_call import OPENAT2, system_call
-from tracer.targets.mounts import Mounts, Vantage, kernel_device
+from tracer.targets.mounts import Mounts, MountTable, Vantage, kernel_device
 from tracer.targets.processes import is_running
 
 # path_resolution(7)
@@ -27,14 +27,10 @@ _NAME = re.compile(rb"[^/]+")
 _NAMES_MAX = 1_000_000
 # openat2(2)
 _NO_MAGICLINKS, _NO_SYMLINKS, _IN_ROOT = 0x02, 0x04, 0x10
-_HOW = ctypes.create_string_buffer(
-    struct.pack(
-        "=QQQ",
-        os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC,
-        0,
-        _NO_MAGICLINKS | _NO_SYMLINKS | _IN_ROOT,
-    ),
-    24,
+_RESOLVE = _NO_MAGICLINKS | _NO_SYMLINKS | _IN_ROOT
+_HOW, _HOW_FOLDER, _HOW_READ = (
+    ctypes.create_string_buffer(struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE), 24)
+    for flags in (os.O_PATH | os.O_NOFOLLOW, os.O_PATH | os.O_DIRECTORY, os.O_DIRECTORY)
 )
 
 
@@ -49,6 +45,24 @@ class Sight(NamedTuple):
     target: Target | None
     at: bytes
     link: Target | None = None
+
+
+class Scene(NamedTuple):
+    """
+    What a process sees mounted: `table` has paths with `above` before those that it uses itself.
+
+    `vantage` tells apart who sees other files.
+    """
+
+    vantage: Vantage
+    table: MountTable
+    above: bytes
+
+    def inside(self, at: bytes) -> bytes | None:
+        """The path that the process uses for one of the table; None if it is not below its root."""
+        if not self.above:
+            return at
+        return at[len(self.above) :] or b"/" if _is_below(at, self.above) else None
 
 
 class Paths:
@@ -83,6 +97,45 @@ class Paths:
             return []
         table, _ = self._mounts.scene(process.pid, vantage)
         return table.mounts_at(sight.at)
+
+    @contextmanager
+    def listed(self, process: Process, path: bytes) -> Iterator[int]:
+        """
+        A descriptor to read a folder by, as the process sees it.
+
+        Raises OSError if it is none that may be read: FileNotFoundError if the path leads nowhere,
+        TimeoutError if looking it up could take for ever.
+        """
+        sight, scene = self.sight(process, path), self.scene(process)
+        inside = scene.inside(sight.at) if sight is not None and scene is not None else None
+        if sight is None or inside is None:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        if sight.target is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        with self.folder(process, inside, to_read=True) as folder:
+            yield folder
+
+    def scene(self, process: Process) -> Scene | None:
+        """What is mounted where for a process; None if it has ended, or does not let us look."""
+        vantage = self._vantage(process)
+        if vantage is None:
+            return None
+        table, above = self._mounts.scene(process.pid, vantage)
+        return Scene(vantage, table, above.rstrip(b"/"))
+
+    @contextmanager
+    def folder(self, process: Process, path: bytes, *, to_read: bool = False) -> Iterator[int]:
+        """
+        A folder as the process sees it, by a path without symbolic links: to look names up in.
+
+        It is nothing that can be read, or handles be opened by, unless `to_read`. Raises OSError if
+        there is none, one may not look, or the path is one that is not looked up, see above.
+        """
+        vantage = self._vantage(process)
+        if vantage is None or self._at(process.pid, vantage, path) is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        with _opened(process.pid, path, _HOW_READ if to_read else _HOW_FOLDER) as file:
+            yield file
 
     def state(self, process: Process, path: bytes | None, target: Target | None) -> str:
         """
@@ -154,8 +207,10 @@ class Paths:
     def _allowed(self, pid: int, vantage: Vantage, path: bytes) -> bytes | None:
         """The path from the top of the namespace; None if looking it up could take for ever."""
         self._names_left -= path.count(b"/")
-        if self._names_left < 0:
-            return None
+        return None if self._names_left < 0 else self._at(pid, vantage, path)
+
+    def _at(self, pid: int, vantage: Vantage, path: bytes) -> bytes | None:
+        """The same, however many names were looked up before."""
         table, above = self._mounts.scene(pid, vantage)
         above = above.rstrip(b"/")
         if not table.is_local(above or b"/"):
@@ -211,7 +266,7 @@ def _find(pid: int, path: bytes) -> _Found:
 
 
 @contextmanager
-def _opened(pid: int, path: bytes) -> Iterator[int]:
+def _opened(pid: int, path: bytes, how: ctypes.Array[ctypes.c_char] = _HOW) -> Iterator[int]:
     """The file there as the process sees it, to be asked about: nothing of it can be read."""
     try:
         root = os.open(b"/proc/%d/root" % pid, os.O_PATH | os.O_CLOEXEC)
@@ -219,13 +274,17 @@ def _opened(pid: int, path: bytes) -> Iterator[int]:
         # not the path: the process is gone
         raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
     try:
-        file = system_call(OPENAT2, root, path, _HOW, len(_HOW))
+        file = system_call(OPENAT2, root, path, how, len(how))
     finally:
         os.close(root)
     try:
         yield file
     finally:
         os.close(file)
+
+
+def _is_below(path: bytes, folder: bytes) -> bool:
+    return path.startswith(folder) and path[len(folder) : len(folder) + 1] in (b"", b"/")
 
 
 def _compared(sight: Sight | None, target: Target | None) -> str:

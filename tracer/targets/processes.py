@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from tracer.core.events import Process
 from tracer.kernel.procfs import ProcessFacts, birth_ticks, read_process, running_pids
+from tracer.targets.cgroups import memberships
+from tracer.targets.containers import Belonging, belonging_of
 
 _KNOWN_MAX = 16384
 # many more than the ledger tells apart, so that none of those is looked up again
@@ -19,17 +21,26 @@ _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 @dataclass
 class _Met:
-    """`parent` is the first that was seen, and `is_orphan` what was last found when asked."""
+    """
+    `parent` and `belonging` are the first that were seen, `is_orphan` what was last found when
+    asked.
+    """
 
     facts: ProcessFacts
     parent: int
+    belonging: Belonging | None
     is_orphan: bool = False
 
 
 class ProcessTable:
-    """Facts of processes as they were when first met; the least recently used are forgotten."""
+    """
+    Facts of processes as they were when first met; the least recently used are forgotten.
 
-    def __init__(self) -> None:
+    What they belong to is read only with `belongings`.
+    """
+
+    def __init__(self, *, belongings: bool = False) -> None:
+        self._belongings = belongings
         self._lock = threading.Lock()
         self._known: OrderedDict[int, _Met] = OrderedDict()
         self._ended: OrderedDict[Process, None] = OrderedDict()
@@ -41,11 +52,21 @@ class ProcessTable:
             self._keep(facts)
         return facts
 
+    def belonging(self, process: Process) -> Belonging | None:
+        """What it belonged to when it was first met; None if that was not read in time."""
+        if self.get(process) is None:
+            return None
+        with self._lock:
+            met = self._known.get(process.pid)
+            return met.belonging if met is not None and _is_same(met.facts, process) else None
+
     def _keep(self, facts: ProcessFacts) -> _Met:
         with self._lock:
             met = self._known.get(facts.pid)
-            if met is None or met.facts.birth_ticks != facts.birth_ticks:
-                met = self._known[facts.pid] = _Met(facts, facts.parent)
+        if met is None or met.facts.birth_ticks != facts.birth_ticks:
+            met = _Met(facts, facts.parent, _belonging(facts) if self._belongings else None)
+        with self._lock:
+            self._known[facts.pid] = met
             met.facts = facts
             self._known.move_to_end(facts.pid)
             if len(self._known) > _KNOWN_MAX:
@@ -102,10 +123,22 @@ class ProcessTable:
                 self._ended.popitem(last=False)
 
 
+def process_of(pid: int) -> Process | None:
+    """Which process has a pid now; None if none has. Its birth is of a clock tick's precision."""
+    ticks = birth_ticks(pid)
+    return None if ticks is None else Process(pid, ticks * _TICK_NS)
+
+
 def is_running(process: Process) -> bool:
     """Whether it has not ended, and the pid not been given to another. Reads /proc each time."""
     ticks = birth_ticks(process.pid)
     return ticks is not None and ticks == process.birth // _TICK_NS
+
+
+def _belonging(facts: ProcessFacts) -> Belonging | None:
+    found = belonging_of(memberships(facts.pid))
+    # the pid may be of another by now
+    return found if birth_ticks(facts.pid) == facts.birth_ticks else None
 
 
 def _is_same(facts: ProcessFacts, process: Process) -> bool:

@@ -8,7 +8,7 @@ surrogates U+DC80 to U+DCFF, which `surrogateescape` turns back into the bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tracer.core.cause import Cause
@@ -18,6 +18,7 @@ from tracer.core.report import (
     FailureRow,
     HolderRow,
     InstanceRow,
+    PodRow,
     ProcessRow,
     Report,
     SiteRow,
@@ -28,6 +29,7 @@ from tracer.core.report import (
 )
 from tracer.core.stack import Frame
 from tracer.core.verdict import Verdict
+from tracer.views.failures import shortage_keys
 from tracer.views.text import decoded
 
 SCHEMA = "inotrace.report/1"
@@ -62,9 +64,10 @@ def report_object(report: Report) -> dict[str, Any]:
             "opened": trace.opened,
             "closed": trace.closed,
         },
-        "limits": [_limits(user) for user in report.limits],
+        "limits": [_limits(user) | _growth(user) for user in report.limits],
         "audit": [_audit(row) for row in report.audit],
-        "processes": [*map(_process, report.processes), *map(_ended, report.ended)],
+        "processes": [*_processes(report), *map(_ended, report.ended)],
+        "pods": [_pod(pod) for pod in report.pods],
         "instances": [_instance(instance) for instance in report.instances],
         "sites": [_site(site) for site in report.sites],
         "failures": [_failure(failure) for failure in report.failures],
@@ -98,6 +101,17 @@ def _limits(user: UserLimits) -> dict[str, Any]:
     }
 
 
+def _growth(user: UserLimits) -> dict[str, Any]:
+    uses = {"watches": user.watches, "instances": user.instances}
+    return {
+        "per_hour": {name: round(use.per_hour, 3) for name, use in uses.items()},
+        "limit_reached_in_s": {
+            name: None if use.full_in_s is None else round(use.full_in_s, 1)
+            for name, use in uses.items()
+        },
+    }
+
+
 def _audit(row: AuditRow) -> dict[str, Any]:
     """Where the kernel's counters, `limits`, are not what was found."""
     return {
@@ -115,7 +129,24 @@ def _causes(removed: Mapping[Cause, int]) -> dict[str, int]:
     return {cause.value: removed.get(cause, 0) for cause in Cause}
 
 
-def _process(process: ProcessRow) -> dict[str, Any]:
+def _processes(report: Report) -> Iterator[dict[str, Any]]:
+    pods = {pod.uid: pod for pod in report.pods}
+    for process in report.processes:
+        yield _process(process, pods.get(process.pod) if process.pod is not None else None)
+
+
+def _pod(pod: PodRow | None) -> dict[str, Any] | None:
+    if pod is None:
+        return None
+    return {
+        "uid": pod.uid,
+        "namespace": pod.namespace,
+        "name": pod.name,
+        "exists": pod.exists,
+    }
+
+
+def _process(process: ProcessRow, pod: PodRow | None) -> dict[str, Any]:
     return {
         "pid": process.pid,
         "comm": decoded(process.comm),
@@ -129,6 +160,9 @@ def _process(process: ProcessRow) -> dict[str, Any]:
         "baseline": process.baseline,
         "instances": process.instances,
         "leaked": process.leaked,
+        "container": process.container,
+        "pod": _pod(pod),
+        "unit": process.unit,
         "verdict": process.verdict.value,
         "processes": 1,
     }
@@ -149,6 +183,9 @@ def _ended(row: EndedRow) -> dict[str, Any]:
         "baseline": row.baseline,
         "instances": 0,
         "leaked": 0,
+        "container": None,
+        "pod": None,
+        "unit": None,
         "verdict": Verdict.CLEAN.value,
         "processes": row.processes,
     }
@@ -213,6 +250,7 @@ def _target(row: TargetRow) -> dict[str, Any]:
         "age_s": round(row.age_s, 3),
         "state": row.state,
         "fate": row.fate or None,
+        "resolved_by": row.resolved_by,
     }
 
 
@@ -224,6 +262,7 @@ def _failure(failure: FailureRow) -> dict[str, Any]:
         "pid": failure.pid,
         "comm": decoded(failure.comm),
         "explanation": failure.explanation,
+        **shortage_keys(failure.shortage),
     }
 
 

@@ -1,0 +1,131 @@
+"""From what inodes are called in their filesystems to paths, where those are mounted."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+
+from tracer.core.events import Process
+from tracer.core.walk import Inode
+from tracer.kernel.inodes import DentryNames
+from tracer.targets.mounts import MountTable, kernel_device
+from tracer.targets.path import Paths, Scene
+
+# Filesystems of which stat(2) shows other devices than the kernel has, for some of their files:
+# btrfs_getattr() in fs/btrfs/inode.c, ovl_getattr() in fs/overlayfs/inode.c, fs/bcachefs/fs.c.
+OWN_DEVICES = frozenset((b"bcachefs", b"btrfs", b"overlay"))
+# Folders are mounted in many places by containers; one path is enough.
+_POINTS_MAX = 16
+
+# a key for it, a name in a folder, and the inode that should have it
+Entry = tuple[int, bytes, Inode]
+
+
+class Joined:
+    """Joins names with mount tables, and checks that the paths lead there; for one report."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def find(
+        self, wanted: Iterable[tuple[int, Process, Inode, DentryNames]]
+    ) -> Iterator[tuple[int, bytes]]:
+        """
+        The paths that processes can use for inodes with these names, by the keys given.
+
+        A folder is opened once for all that is in it.
+        """
+        folders: dict[tuple[Process, int, bytes], list[Entry]] = defaultdict(list)
+        for key, process, inode, (folder, name) in wanted:
+            folders[process, inode.dev, folder].append((key, name, inode))
+        for (process, dev, folder), entries in folders.items():
+            scene = self._paths.scene(process)
+            if scene is not None:
+                yield from self._in_folder(process, scene, (dev, folder), entries)
+
+    def _in_folder(
+        self, process: Process, scene: Scene, place: tuple[int, bytes], entries: Sequence[Entry]
+    ) -> Iterator[tuple[int, bytes]]:
+        for at in _places(scene.table, *place):
+            found = dict(self.verified(process, scene, at, entries))
+            yield from found.items()
+            if len(found) == len(entries):
+                return
+            entries = [entry for entry in entries if entry[0] not in found]
+        # what is itself mounted, or the root of the process, without the folder it is in
+        for key, name, inode in entries:
+            points = scene.table.points(inode.dev, DentryNames(place[1], name).path)[:_POINTS_MAX]
+            for point in (*points, scene.above) if scene.above else points:
+                path = self.verified_path(process, scene, point, inode)
+                if path is not None:
+                    yield key, path
+                    break
+
+    def verified_path(
+        self, process: Process, scene: Scene, at: bytes, inode: Inode
+    ) -> bytes | None:
+        """A path of the table as the process uses it, if it leads to the inode."""
+        folder, _, name = at.rpartition(b"/")
+        if scene.inside(at) == b"/":
+            folder, name = at, b"."
+        found = self.verified(process, scene, folder or b"/", ((0, name, inode),))
+        return next((path for _, path in found), None)
+
+    def verified(
+        self,
+        process: Process,
+        scene: Scene,
+        at: bytes,
+        entries: Iterable[Entry],
+    ) -> Iterator[tuple[int, bytes]]:
+        """The paths of those names in a folder of the table that lead to their inodes."""
+        folder = scene.inside(at)
+        if folder is None:
+            return
+        above, before = at.rstrip(b"/") + b"/", folder.rstrip(b"/") + b"/"
+        # one that is gone, is of another kind by now, or may not be looked into
+        with suppress(OSError), self._paths.folder(process, folder) as opened:
+            for key, name, inode in entries:
+                if _leads_to(opened, name, above + name, inode, scene.table):
+                    yield key, folder if name == b"." else before + name
+
+
+def _places(table: MountTable, dev: int, folder: bytes) -> Iterator[bytes]:
+    """Where a folder of a filesystem is to be seen, first by what shows most of it."""
+    folder, end, found = folder.rstrip(b"/"), 0, 0
+    while end >= 0:
+        for point in table.points(dev, folder[:end] or b"/"):
+            if found == _POINTS_MAX:
+                return
+            found += 1
+            yield point.rstrip(b"/") + folder[end:] or b"/"
+        end = _next_end(folder, end)
+
+
+def _next_end(path: bytes, end: int) -> int:
+    """Where the name after the one that ends there ends; -1 if it is the last."""
+    if end == len(path):
+        return -1
+    after = path.find(b"/", end + 1)
+    return after if after >= 0 else len(path)
+
+
+def _leads_to(folder: int, name: bytes, at: bytes, inode: Inode, table: MountTable) -> bool:
+    """Whether a name in a folder is that inode; one is not asked for that others have to tell."""
+    if table.leads_away(at):
+        return False
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except OSError:
+        return False
+    return found.st_ino == inode.ino and is_on(found, inode.dev, at, table)
+
+
+def is_on(found: os.stat_result, dev: int, at: bytes, table: MountTable) -> bool:
+    """Whether what was found at a path of the table is on that filesystem."""
+    if kernel_device(found) == dev:
+        return True
+    mounts = table.mounts_at(at)
+    return bool(mounts) and mounts[-1].dev == dev and mounts[-1].kind in OWN_DEVICES

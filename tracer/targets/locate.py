@@ -1,0 +1,192 @@
+"""
+From a watch to a path that its holder can use, by the first of several ways that leads there.
+
+Every path was looked up as its holder sees files, and led to the inode then. One that is on a
+filesystem which the holder does not see any more, as after `umount --lazy`, has none.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tracer.core.events import Process
+from tracer.core.walk import Inode
+from tracer.kernel.inodes import Dentries, DentryNames
+from tracer.targets.by_handle import ByHandle, Opened
+from tracer.targets.joined import Joined
+from tracer.targets.mounts import Mounts, Vantage
+from tracer.targets.path import Paths
+from tracer.targets.search import Search
+
+# Each is kept until its path is known: a million at once would take a gigabyte.
+_PORTION = 16_384
+# From how many places that differ the files of one instance are looked at.
+_VIEWERS_MAX = 4
+
+
+class How(str, enum.Enum):
+    """
+    How a path was found: as it was passed to the call, by the names that the kernel has in memory,
+    by a handle, by one in a layer of an overlay, or by searching folders.
+    """
+
+    TRACED = "traced"
+    DENTRY = "dentry"
+    HANDLE = "handle"
+    OVERLAY = "overlay"
+    SEARCH = "search"
+    UNRESOLVED = "unresolved"
+
+
+class Location(NamedTuple):
+    """A path as who holds the watch sees it, in its mount namespace and below its root."""
+
+    path: bytes | None
+    how: How
+
+
+class Sought(NamedTuple):
+    """
+    A watch: `fd` of the first holder is its instance, `traced` the path that was passed.
+
+    Of an inode whose `address` is 0, the generation is not known either.
+    """
+
+    holders: tuple[Process, ...]
+    fd: int
+    wd: int
+    inode: Inode
+    traced: bytes | None = None
+
+
+_NOWHERE = Location(None, How.UNRESOLVED)
+_Found = Iterator[tuple[int, Location]]
+# what is left to be found, by its place in a portion
+_Left = Mapping[int, Sought]
+
+
+class Locator:
+    """
+    The paths at one moment: use one for each report. Not for several threads.
+
+    `names_of` tells what the kernel has in memory. A way for which there are no privileges is left
+    out. What is searched for (unless `searches` is False) is only found if that takes neither long
+    nor very many folders.
+    """
+
+    def __init__(
+        self,
+        names_of: Callable[[Inode], DentryNames | None] | None = None,
+        paths: Paths | None = None,
+        *,
+        searches: bool = True,
+    ) -> None:
+        self._searches = searches
+        self._names_of = names_of
+        self._paths = paths or Paths(Mounts())
+        self._joined = Joined(self._paths)
+        self._handles = ByHandle(self._paths, self._joined)
+        self._search = Search(self._paths, self._joined)
+        self._last_seeing: tuple[tuple[Process, ...], tuple[Process, ...]] = ((), ())
+
+    def locate(self, sought: Sought) -> Location:
+        """Where one is; use :meth:`locate_all` for many, which takes a tenth of the time."""
+        return next(self.locate_all((sought,)))
+
+    def locate_all(self, all_: Sequence[Sought]) -> Iterator[Location]:
+        """Where each is, in the same order."""
+        for at in range(0, len(all_), _PORTION):
+            yield from self._portion(all_[at : at + _PORTION])
+
+    def _portion(self, portion: Sequence[Sought]) -> Iterator[Location]:
+        left = dict(enumerate(portion))
+        found: dict[int, Location] = {}
+        for way in (self._by_call, self._by_names, self._by_handle, self._by_search):
+            for key, location in way(left):
+                found[key] = location
+            left = {key: sought for key, sought in left.items() if key not in found}
+            if not left:
+                break
+        return (found.get(key, _NOWHERE) for key in range(len(portion)))
+
+    def _by_call(self, left: _Left) -> _Found:
+        for key, sought in left.items():
+            if sought.traced is None:
+                continue
+            for process in self._seeing(sought):
+                path = self._as_passed(process, sought.traced, sought.inode)
+                if path is not None:
+                    yield key, Location(path, How.TRACED)
+                    break
+
+    def _as_passed(self, process: Process, path: bytes, inode: Inode) -> bytes | None:
+        if self._paths.state(process, path, inode.target) != "verified":
+            return None
+        if path.startswith(b"/"):
+            return path
+        scene, sight = self._paths.scene(process), self._paths.sight(process, path)
+        return None if scene is None or sight is None else scene.inside(sight.at)
+
+    def _by_names(self, left: _Left) -> _Found:
+        known = {key: sought for key, sought in left.items() if sought.inode.address}
+        names = dict(zip(known, self._names([sought.inode for sought in known.values()])))
+        for at in range(_VIEWERS_MAX):
+            named = [
+                (key, seeing[at], sought.inode, name)
+                for key, sought in known.items()
+                if (name := names[key]) is not None and len(seeing := self._seeing(sought)) > at
+            ]
+            if not named:
+                break
+            for key, path in self._joined.find(named):
+                del known[key]
+                yield key, Location(path, How.DENTRY)
+
+    def _names(self, inodes: Sequence[Inode]) -> Sequence[DentryNames | None]:
+        if self._names_of is None:
+            return [None] * len(inodes)
+        if isinstance(self._names_of, Dentries):
+            return self._names_of.of_all(inodes)
+        return list(map(self._names_of, inodes))
+
+    def _by_handle(self, left: _Left) -> _Found:
+        with self._handles as handles:
+            for key, sought in left.items():
+                if handles.are_refused:
+                    return
+                opened = Opened(sought.holders[0].pid, sought.fd, sought.wd)
+                for process in self._seeing(sought):
+                    path, in_layer = handles.find(process, opened, sought.inode)
+                    if path is not None:
+                        yield key, Location(path, How.OVERLAY if in_layer else How.HANDLE)
+                        break
+
+    def _by_search(self, left: _Left) -> _Found:
+        if not self._searches:
+            return
+        wanted = {
+            key: (seeing[0], sought.inode)
+            for key, sought in left.items()
+            if (seeing := self._seeing(sought))
+        }
+        for key, path in self._search.find(wanted):
+            yield key, Location(path, How.SEARCH)
+
+    def _seeing(self, sought: Sought) -> tuple[Process, ...]:
+        """Those of its holders who run, of which no two see the same files."""
+        holders, seeing = self._last_seeing
+        # the watches of one instance come together
+        if holders is not sought.holders:
+            seeing = self._viewers(sought.holders)
+            self._last_seeing = sought.holders, seeing
+        return seeing
+
+    def _viewers(self, holders: Sequence[Process]) -> tuple[Process, ...]:
+        viewers: dict[Vantage, Process] = {}
+        for process in holders:
+            scene = self._paths.scene(process) if len(viewers) < _VIEWERS_MAX else None
+            if scene is not None:
+                viewers.setdefault(scene.vantage, process)
+        return tuple(viewers.values())
