@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, NamedTuple
 
-from tracer.core.walk import HolderFd, UserUse, Walk, WatchRows
+from tracer.core.walk import HolderFd, Inode, Walk, WatchRows
 from tracer.errors import InotraceError
+from tracer.filter import Filter
 from tracer.kernel.capabilities import TRACING, missing
 from tracer.kernel.fdinfo import (
     FdWatch,
@@ -18,24 +19,22 @@ from tracer.kernel.fdinfo import (
     inotify_fds,
     read_watches,
 )
+from tracer.kernel.inodes import Dentries
 from tracer.kernel.preflight import need_btf
-from tracer.kernel.probe import load_walk
+from tracer.kernel.probe import bcc_errors, load_walk
 from tracer.kernel.procfs import (
     ProcessFacts,
     holds_no_files,
     read_process,
     running_pids,
     shows_all_processes,
-    user_namespace,
 )
+from tracer.kernel.queues import least_unread, max_queued_events
 from tracer.kernel.walk import KernelList
-from tracer.session import Filter
 from tracer.targets.processes import ProcessTable
-from tracer.targets.users import sysctl_limits, user_name
+from tracer.targets.users import user_name
+from tracer.user_use import Held, counted_usage, kernel_usage
 from tracer.views import ls as view
-
-# who holds an instance, and its watches
-_Held = tuple[tuple[HeldFd, ...], tuple[FdWatch, ...]]
 
 
 class Scan(NamedTuple):
@@ -47,7 +46,7 @@ class Scan(NamedTuple):
 
     truth: str
     processes: dict[int, ProcessFacts]
-    instances: list[_Held]
+    instances: list[Held]
     unread: list[tuple[HeldFd, ...]]
     refused: list[ProcessFacts]
     shows_all: bool
@@ -66,41 +65,65 @@ class Scan(NamedTuple):
         )
 
 
-def scan() -> Scan:
+class Lister:
     """
-    Look into every process: sharing and use per user can be told only from all of them.
+    Looks at what is watched, again and again, until `close`. Use as a context manager.
 
     By the iterator where it loads, which keeps no program waiting, otherwise through /proc; also
-    where /proc hides who the holders are, which then says so.
+    where /proc hides who the holders are, which then says so. `names` loads what tells the name of
+    an inode, too, `names_of`: None where the kernel refuses.
     """
-    walk = _walk_kernel_list() if shows_all_processes() and not missing(TRACING) else None
-    return scan_proc() if walk is None else scan_walk(walk)
 
+    def __init__(self, names: bool = False) -> None:
+        self._bpf: Any = None
+        self._kernel: KernelList | None = None
+        self.names_of: Dentries | None = None
+        if shows_all_processes() and not missing(TRACING):
+            self._open(names)
 
-def _walk_kernel_list() -> Walk | None:
-    try:
-        # libbpf would tell on standard error that there is none
-        need_btf()
-        bpf = load_walk()
-    except (ImportError, InotraceError):
+    def __enter__(self) -> Lister:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.names_of = None
+        if self._kernel is not None:
+            self._kernel.close()
+        if self._bpf is not None:
+            self._bpf.cleanup()
+        self._kernel = self._bpf = None
+
+    def scan(self) -> Scan:
+        """Look into every process: sharing and use can be told only from all of them."""
+        walk = self.walk()
+        return scan_proc() if walk is None else scan_walk(walk)
+
+    def walk(self) -> Walk | None:
+        """The kernel's own list; None where it cannot be read."""
+        if self._kernel is not None:
+            with suppress(InotraceError):
+                return self._kernel.walk()
         return None
-    try:
-        kernel = KernelList(bpf)
-        try:
-            return kernel.walk()
-        finally:
-            kernel.close()
-    except InotraceError:
-        return None
-    finally:
-        bpf.cleanup()
+
+    def _open(self, names: bool) -> None:
+        with suppress(ImportError, InotraceError):
+            # libbpf would tell on standard error that there is none
+            need_btf()
+            self._bpf = load_walk(names)
+            self._kernel = KernelList(self._bpf)
+            if names:
+                with bcc_errors("the kernel does not let us ask for names of inodes"):
+                    self.names_of = Dentries(self._bpf)
 
 
 def scan_walk(walk: Walk) -> Scan:
     """What a walk over the kernel's own list says."""
     table = ProcessTable()
+    most = max_queued_events()
     processes: dict[int, ProcessFacts] = {}
-    instances: list[_Held] = []
+    instances: list[Held] = []
     unread: list[tuple[HeldFd, ...]] = []
     for walked in walk.instances.values():
         holders = _still_there(walked.holders, table, processes)
@@ -109,16 +132,18 @@ def scan_walk(walk: Walk) -> Scan:
         if walked.watches is None:
             unread.append(holders)
         else:
-            instances.append((holders, _watches(walked.watches)))
+            length = walked.queue.length
+            queue = view.Queue(length, True, most is not None and length >= most)
+            instances.append(Held(holders, _watches(walked.watches), queue))
     return Scan(
         truth=KernelList.truth,
         processes=processes,
-        instances=sorted(instances, key=lambda one: one[0]),
+        instances=sorted(instances, key=lambda one: one.holders),
         unread=unread,
         refused=[],
         shows_all=True,
         sharing_known=True,
-        usage=_sorted_usage(map(_kernel_usage, walk.users)),
+        usage=kernel_usage(walk.users),
     )
 
 
@@ -151,19 +176,22 @@ def scan_proc() -> Scan:
         refused=refused,
         shows_all=shows_all_processes(),
         sharing_known=sharing_known,
-        usage=_count_usage(processes, instances, {process.uid for process in refused}),
+        usage=counted_usage(processes, instances, {process.uid for process in refused}),
     )
 
 
 def take_snapshot(scan: Scan, filter_: Filter) -> view.Snapshot:
-    """The part of a scan that is asked for."""
+    """Without paths and homes."""
     pids = {pid for pid, process in scan.processes.items() if filter_.includes(process)}
     instances = tuple(
         view.Instance(
-            number, tuple(_holder(scan.processes[one.pid], one.fd) for one in holders), watches
+            number,
+            tuple(_holder(scan.processes[one.pid], one.fd) for one in held.holders),
+            held.watches,
+            held.queue,
         )
-        for number, (holders, watches) in enumerate(scan.instances, 1)
-        if any(one.pid in pids for one in holders)
+        for number, held in enumerate(scan.instances, 1)
+        if any(one.pid in pids for one in held.holders)
     )
     holding = {holder.pid for instance in instances for holder in instance.holders}
     return view.Snapshot(
@@ -192,66 +220,15 @@ def _still_there(
     return tuple(sorted(found))
 
 
-def _watches(rows: WatchRows) -> tuple[FdWatch, ...]:
-    return tuple([FdWatch(wd, watch.inode.ino, watch.inode.dev, watch.mask) for wd, watch in rows])
+def _watches(rows: WatchRows) -> tuple[view.Watch, ...]:
+    return tuple([view.Watch(wd, watch.inode, watch.mask) for wd, watch in rows])
 
 
-def _kernel_usage(user: UserUse) -> view.Usage:
-    return view.Usage(
-        uid=user.uid,
-        user=user_name(user.uid),
-        userns=user.userns,
-        watches=user.watches,
-        watches_limit=user.watches_limit,
-        instances=user.instances,
-        instances_limit=user.instances_limit,
-        source="kernel",
-        complete=True,
-    )
-
-
-def _count_usage(
-    processes: Mapping[int, ProcessFacts], instances: Iterable[_Held], hidden: set[int]
-) -> tuple[view.Usage, ...]:
-    """
-    Watches and instances per user namespace and user; of `hidden` users there may be more.
-
-    The kernel charges whoever made the instance; we take its first holder for that.
-    """
-    counts: defaultdict[tuple[int | None, int], list[int]] = defaultdict(list)
-    for holders, watches in instances:
-        uid = processes[holders[0].pid].uid
-        counts[user_namespace(holders[0].pid), uid].append(len(watches))
-    return _sorted_usage(
-        _counted_usage(userns, uid, sizes, uid not in hidden)
-        for (userns, uid), sizes in counts.items()
-    )
-
-
-def _sorted_usage(usage: Iterable[view.Usage]) -> tuple[view.Usage, ...]:
-    return tuple(sorted(usage, key=lambda one: (-one.watches, one.uid, one.userns or 0)))
-
-
-def _counted_usage(userns: int | None, uid: int, sizes: list[int], complete: bool) -> view.Usage:
-    # /proc/sys shows the limits of our own user namespace only
-    limits = sysctl_limits() if userns == user_namespace(os.getpid()) else None
-    return view.Usage(
-        uid=uid,
-        user=user_name(uid),
-        userns=userns,
-        watches=sum(sizes),
-        watches_limit=limits and limits.watches,
-        instances=len(sizes),
-        instances_limit=limits and limits.instances,
-        source="counted",
-        complete=complete,
-    )
-
-
-def _read_instances(groups: Iterable[tuple[HeldFd, ...]]) -> tuple[list[_Held], set[int]]:
+def _read_instances(groups: Iterable[tuple[HeldFd, ...]]) -> tuple[list[Held], set[int]]:
     """The instances, and the processes that may no longer be looked into."""
-    instances: list[_Held] = []
+    instances: list[Held] = []
     refused: set[int] = set()
+    most = max_queued_events()
     for holders in groups:
         for at, one in enumerate(holders):
             try:
@@ -261,9 +238,21 @@ def _read_instances(groups: Iterable[tuple[HeldFd, ...]]) -> tuple[list[_Held], 
                 continue
             if watches is not None:
                 # those before it have closed theirs
-                instances.append((holders[at:], watches))
+                instances.append(Held(holders[at:], _read(watches), _queue(one, most)))
                 break
     return instances, refused
+
+
+def _read(watches: tuple[FdWatch, ...]) -> tuple[view.Watch, ...]:
+    # which of several inodes of one number it is, as on btrfs, fdinfo does not tell
+    return tuple([view.Watch(one.wd, Inode(0, one.ino, one.dev, 0), one.mask) for one in watches])
+
+
+def _queue(held: HeldFd, most: int | None) -> view.Queue | None:
+    unread = least_unread(held)
+    if unread is None:
+        return None
+    return view.Queue(unread, unread == 0, most is not None and unread >= most)
 
 
 def _with_files(pid: int) -> list[ProcessFacts]:
@@ -272,4 +261,6 @@ def _with_files(pid: int) -> list[ProcessFacts]:
 
 
 def _holder(process: ProcessFacts, fd: int) -> view.Holder:
-    return view.Holder(process.pid, fd, user_name(process.uid), process.comm, process.exe)
+    return view.Holder(
+        process.pid, fd, process.uid, user_name(process.uid), process.comm, process.exe
+    )

@@ -9,6 +9,7 @@ import pty
 import pwd
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import PATIENCE_S
+from harness import PATIENCE_S, until
 
 from tracer.kernel.fdinfo import can_compare_files
+from tracer.views.ls import GROUPINGS
 
 _CHECKOUT = Path(__file__).parents[2]
 _LS = [sys.executable, "-m", "tracer", "ls"]
@@ -133,8 +135,8 @@ def test_counts_equal_what_was_made(start: Start, folders: list[Path]) -> None:
     executable = os.path.realpath(sys.executable)
 
     (row, total) = records(pid)
-    assert [*row[:5], row[6]] == [str(pid), _me(), "3", "30", "-", executable]
-    assert total[:4] == ["total", "-", "3", "30"]
+    assert [*row[:7], row[8]] == [str(pid), _me(), "3", "30", "23", "7", "-", executable]
+    assert total[:6] == ["total", "-", "3", "30", "23", "7"]
     assert [row[:4] for row in records("--by", "fd", "-p", pid)] == [
         [str(pid), str(fds["all"]), _me(), "23"],
         [str(pid), str(fds["some"]), _me(), "7"],
@@ -154,7 +156,130 @@ def test_targets_watched_more_than_once_come_first(start: Start, folders: list[P
     assert [row[2] for row in rows] == ["2"] * 7 + ["1"] * 16
     assert {row[3] for row in rows[:7]} == {"IN_MODIFY|IN_CREATE"}
     assert rows[0][4].endswith(f"[{pid}]")
-    assert total[2:] == ["30", "-", "23", "unique", "targets"]
+    assert {row[0]: row[6] for row in rows} == dict(zip(inodes, map(str, folders)))
+    assert {row[5] for row in rows} <= {"dentry", "handle", "search"}
+    assert total[2:] == ["30", "-", "-", "-", "23", "targets,", "7", "repeated"]
+
+
+def test_only_duplicates(start: Start, folders: list[Path]) -> None:
+    """GIVEN 7 of 23 targets watched twice WHEN only those are asked for THEN there are 7."""
+    pid, _ = start("ready(a=instance(*paths), b=instance(*paths[:7], mask=2))", *folders)
+
+    *rows, total = records("--duplicates", pid)
+    assert sorted(row[6] for row in rows) == sorted(map(str, folders[:7]))
+    assert total[2] == "14"
+    assert records("--duplicates", "--by", "process", pid)[0][3:6] == ["14", "7", "7"]
+
+    shown = document("--duplicates", pid)
+    assert (shown["duplicates_only"], len(shown["watches"])) == (True, 14)
+    assert shown["targets"] == {"unique": 7, "repeated": 7, "repeated_by_itself": 7}
+
+
+def test_users_processes_instances_watches_as_a_tree(start: Start, folders: list[Path]) -> None:
+    pid, fds = start("ready(all=instance(*paths))", *folders)
+
+    done = ls("--tree", pid)
+
+    lines = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert lines[0].startswith("23 watches on 23 targets, none of them watched more than once")
+    assert lines[2].startswith(f"{_me()}  23 watches in 1 instance")
+    assert f"[{pid}]  23 watches in 1 instance" in lines[3]
+    assert lines[4].startswith(f"    fd {fds['all']}  23 watches")
+    # newest first, as the kernel has them
+    assert lines[5:15] == [f"      {folder}  IN_CREATE" for folder in reversed(folders[13:])]
+    assert lines[15:] == ["      and 13 more watches"]
+
+
+def test_processes_that_are_of_no_pod(start: Start, folders: list[Path]) -> None:
+    pid, _ = start("ready(all=instance(*paths))", *folders)
+
+    (row, total) = records("--by", "pod", pid)
+
+    assert row[:6] == ["1", "1", "23", "23", "0", "-"]
+    assert total[0] == "total"
+    assert document(pid)["processes"][0]["pod"] is None
+
+
+def test_by_user(start: Start, folders: list[Path]) -> None:
+    one, _ = start("ready(all=instance(*paths))", *folders)
+    two, _ = start("ready(all=instance(*paths[:7]))", *folders)
+
+    (row, total) = records("--by", "user", one, two)
+
+    assert row == [str(os.geteuid()), _me(), "2", "2", "30", "23", "7"]
+    assert total == ["total", "-", *row[2:]]
+
+
+# --- what is unread ---
+
+
+_OVERFLOW = """
+fd = instance(paths[0])
+name = paths[0] + "/file"
+limit = int(open("/proc/sys/fs/inotify/max_queued_events").read())
+# equal events that follow each other are told once
+for at in range(limit // 2 + 7):
+    os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
+    os.unlink(name)
+ready(fd=fd, limit=limit)
+"""
+
+
+def test_events_that_nobody_reads_are_counted(start: Start, folders: list[Path]) -> None:
+    """GIVEN 23 new files in a watched folder WHEN listed THEN 23 events are unread, or some are."""
+    code = """
+fd = instance(paths[0])
+for at in range(23):
+    os.close(os.open(f"{paths[0]}/{at}", os.O_CREAT | os.O_WRONLY))
+ready(fd=fd, idle=instance(*paths[1:3]))
+"""
+    pid, fds = start(code, *folders)
+
+    shown = {one["holders"][0]["fd"]: one for one in document(pid)["instances"]}
+
+    unread, idle = shown[fds["fd"]], shown[fds["idle"]]
+    if os.geteuid() == 0:
+        assert (unread["queued"], unread["queued_at_least"]) == (23, False)
+        assert idle["queued"] == 0
+        assert {row[1]: row[5] for row in records("--by", "fd", pid)[:-1]} == {
+            str(fds["fd"]): "23",
+            str(fds["idle"]): "0",
+        }
+    else:
+        # Yama may refuse it
+        assert unread["queued"] in (None, 3)
+    assert not unread["full"]
+
+
+@needs_root
+def test_a_full_queue_loses_events(start: Start, folders: list[Path]) -> None:
+    """GIVEN more events than a queue holds, which nobody reads WHEN listed THEN it is full."""
+    code = _OVERFLOW.replace("instance(paths[0])", "instance(paths[0], mask=0x300)")
+    pid, facts = start(code, *folders[:1])
+
+    (one,) = document(pid)["instances"]
+    assert one["full"] and one["queued"] >= facts["limit"]
+    assert "queue full, events are lost" in ls("--tree", pid).stdout
+    assert records("--by", "fd", pid)[0][6] == "full"
+
+
+@needs_root
+def test_without_bpf_unread_events_are_at_least_so_many(
+    start: Start, folders: list[Path], changed: Changed
+) -> None:
+    code = """
+fd = instance(paths[0])
+for at in range(23):
+    os.close(os.open(f"{paths[0]}/{at}", os.O_CREAT | os.O_WRONLY))
+ready(fd=fd)
+"""
+    pid, _ = start(code, *folders[:1])
+
+    (one,) = document(pid, env=changed(_HIDE_BCC))["instances"]
+
+    # 23 events of 32 bytes could be 3 of the largest
+    assert (one["queued"], one["queued_at_least"], one["full"]) == (3, True, False)
 
 
 def test_json_has_every_watch(start: Start, folders: list[Path]) -> None:
@@ -238,8 +363,12 @@ def _without_ids(shown: Any) -> Any:
     # which number an instance has depends on those of all other processes
     for one in shown["instances"]:
         del one["id"]
+        # /proc tells the least that it may be
+        del one["queued_at_least"]
     for watch in shown["watches"]:
         del watch["instance"]
+        # the kernel tells names of inodes only to BPF
+        del watch["resolved_by"]
     return shown
 
 
@@ -309,7 +438,7 @@ ready(fd=fd, twin=twin, child=child)
     assert {(pid, facts["fd"]), (pid, facts["twin"]), (child, facts["twin"])} < set(holders)
 
     rows = records(pid, child)
-    assert sorted(row[:5] for row in rows[:2]) == sorted(
+    assert sorted([*row[:4], row[6]] for row in rows[:2]) == sorted(
         [[str(pid), _me(), "1", "23", str(child)], [str(child), _me(), "1", "23", str(pid)]]
     )
     assert rows[2][2:4] == ["1", "23"]
@@ -334,11 +463,11 @@ def test_a_hostile_name_is_only_text(start: Start, folders: list[Path], name: by
 
     (holder,) = document(pid)["instances"][0]["holders"]
     assert holder["comm"].encode("utf-8", "surrogateescape") == name
-    for by in ("process", "fd", "target"):
+    for by in GROUPINGS:
         for format_ in ("table", "plain"):
-            shown = ls(pid, "--by", by, "-f", format_).stdout
+            shown = ls(pid, "--by", by, "-f", format_, env=_environment(COLUMNS="160")).stdout
             assert not re.search(r"[^\n -~…]", shown)
-            assert "[bold]" in shown or "[/]" in shown
+            assert by in ("user", "pod") or "[bold]" in shown or "[/]" in shown
 
 
 def test_a_deleted_executable(start: Start, folders: list[Path], tmp_path: Path) -> None:
@@ -361,6 +490,8 @@ def test_a_deleted_executable(start: Start, folders: list[Path], tmp_path: Path)
 
         assert records(child.pid)[0][3:] == [
             "7",
+            "7",
+            "0",
             "-",
             r"my\x20cat",
             rf"{copy.parent}/my\x20cat\x20(deleted)",
@@ -531,10 +662,10 @@ def test_full_standard_output_is_an_error_of_one_line() -> None:
 def test_a_terminal_gets_a_table_that_fits(start: Start, folders: list[Path], width: int) -> None:
     pid, _ = start("ready(all=instance(*paths), some=instance(*paths[:7]))", *folders)
 
-    for by in ("process", "fd", "target"):
+    for by in GROUPINGS:
         shown = _on_terminal(width, pid, "--by", by)
         lines = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
-        assert lines[0].startswith("30 watches in 2 instances of 1 process")
+        assert lines[0].startswith("30 watches on 23 targets, 7 of them watched more than once")
         assert max(map(len, lines)) <= width
         assert "\x1b[1m" in shown
 
@@ -547,19 +678,124 @@ def test_a_plain_terminal_gets_no_colour(setting: dict[str, str]) -> None:
     assert "\x1b" not in shown or "NO_COLOR" in setting
 
 
+# --- again and again ---
+
+
+def test_in_a_pipe_each_look_is_a_block(start: Start, folders: list[Path], tmp_path: Path) -> None:
+    """GIVEN a watch that is added between two looks WHEN watched THEN a later look has it."""
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    code = """
+fd = instance(*paths[1:3])
+if os.fork():
+    ready()
+open(paths[0]).read()
+checked(libc.inotify_add_watch(fd, os.fsencode(paths[3]), 0x100))
+wait()
+"""
+    pid, _ = start(code, go, *folders[:3])
+    with _watching("--watch", "0.1", "-f", "json", "-p", pid) as lines:
+        assert len(json.loads(next(lines))["watches"]) == 2
+        go.write_text("x")
+        until(lambda: len(json.loads(next(lines))["watches"]) == 3, "the third watch")
+
+
+def test_blocks_have_the_time(start: Start, folders: list[Path]) -> None:
+    pid, _ = start("ready(fd=instance(*paths))", *folders)
+
+    with _watching("--watch=0.1", "--by", "fd", pid) as lines:
+        shown = [next(lines).rstrip() for _ in range(8)]
+
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", shown[0]) and re.fullmatch(
+        r"\d\d:\d\d:\d\d", shown[4 + 1]
+    )
+    assert shown[1].split()[:2] == ["PID", "FD"]
+    assert shown[2].split()[0] == str(pid)
+    assert shown[4] == ""
+
+
+@contextmanager
+def _watching(*arguments: object) -> Iterator[Iterator[str]]:
+    """The lines of a command that then ends on Ctrl-C, with exit code 0."""
+    child = subprocess.Popen(
+        [*_LS, *map(str, arguments)],
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    try:
+        yield iter(child.stdout)
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=PATIENCE_S)
+    finally:
+        child.kill()
+        child.wait()
+    assert (child.returncode, errors) == (0, "")
+
+
+def test_a_terminal_is_refreshed_until_ctrl_c(start: Start, folders: list[Path]) -> None:
+    """GIVEN a screen of 12 lines WHEN watched THEN it is left as it was, and no line is longer."""
+    pid, _ = start("ready(fd=instance(*paths))", *folders)
+    master, child = _started_on_terminal(80, 12, pid, "--by", "target", "--watch", "0.1")
+    try:
+        shown = b""
+        while shown.count(b"Ctrl-C ends") < 3:
+            shown += _read_terminal(master)
+        child.send_signal(signal.SIGINT)
+        shown += b"".join(iter(lambda: _read_terminal(master), b""))
+        assert child.wait(PATIENCE_S) == 0
+    finally:
+        child.kill()
+        os.close(master)
+
+    text = shown.decode()
+    assert text.count("\x1b[?1049h") == text.count("\x1b[?1049l") == 1
+    assert "23 watches on 23 targets" in text
+    assert re.search(r"and \d+ more lines", text)
+    plain = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "\n", text)
+    assert max(map(len, plain.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--watch", "-o", "/tmp/never"),
+        ("--tree", "--by", "fd"),
+        ("--watch", "3601"),
+        ("--watch=0",),
+    ],
+)
+def test_what_does_not_go_together(arguments: tuple[str, ...]) -> None:
+    done = ls(*arguments)
+
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+# --- terminals ---
+
+
 def _on_terminal(width: int, *arguments: object, **environment: str) -> str:
     """What the command writes to a terminal of that width."""
+    master, child = _started_on_terminal(width, 24, *arguments, **environment)
+    shown = b"".join(iter(lambda: _read_terminal(master), b""))
+    os.close(master)
+    assert child.wait() == 0, shown
+    return shown.decode().replace("\r\n", "\n")
+
+
+def _started_on_terminal(
+    width: int, height: int, *arguments: object, **environment: str
+) -> tuple[int, subprocess.Popen[bytes]]:
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))
     settings = _environment(**{"TERM": "xterm-256color", **environment})
     child = subprocess.Popen(
         [*_LS, *map(str, arguments)], env=settings, stdin=slave, stdout=slave, stderr=slave
     )
     os.close(slave)
-    shown = b"".join(iter(lambda: _read_terminal(master), b""))
-    os.close(master)
-    assert child.wait() == 0, shown
-    return shown.decode().replace("\r\n", "\n")
+    return master, child
 
 
 def _read_terminal(master: int) -> bytes:

@@ -35,7 +35,8 @@ def examples() -> list[str]:
 def test_readme_has_examples_of_every_command() -> None:
     text = "\n".join(examples())
     assert len(examples()) >= 7
-    assert all(f"inotrace {command}" in text for command in ("run", "events", "ls", "diff"))
+    commands = ("run", "events", "ls", "limits", "diff")
+    assert all(f"inotrace {command}" in text for command in commands)
 
 
 @pytest.fixture

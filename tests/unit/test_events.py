@@ -95,9 +95,19 @@ def test_every_call_has_a_name() -> None:
 @pytest.mark.parametrize(
     ("op", "number", "begin"),
     [
-        (Op.ADD, errno.ENOSPC, "the user has as many watches"),
+        (Op.ADD, errno.ENOSPC, "the user has all the watches"),
         (Op.ADD, errno.ENOTDIR, "the path is no directory"),
         (Op.RM, errno.EBADF, "the descriptor is not open"),
+        (Op.RM, errno.EINVAL, "no such watch"),
+        (Op.INIT, errno.EINVAL, "a flag that is neither"),
+        (Op.ADD, errno.EINVAL, "no event in the mask"),
+        (Op.ADD, errno.ENOENT, "the path did not exist"),
+        (Op.ADD, errno.EACCES, "the process may not read the path"),
+        (Op.ADD, errno.EEXIST, "already watched"),
+        (Op.ADD, errno.ENOMEM, "the kernel had no memory"),
+        (Op.ADD, errno.EPERM, "a security module or a sandbox"),
+        (Op.ADD, errno.ENAMETOOLONG, "the path or a name in it is too long"),
+        (Op.ADD, errno.ELOOP, "too many symbolic links"),
         (Op.RM, errno.ENOSPC, ""),
     ],
 )

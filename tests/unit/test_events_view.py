@@ -8,14 +8,26 @@ import time
 from typing import Any
 
 import pytest
-from build import ATTACH, IN_CREATE, MOUNT, STACK, add, cells, failed, init, rm
+from build import (
+    ATTACH,
+    IN_CREATE,
+    MOUNT,
+    STACK,
+    add,
+    cells,
+    failed,
+    failure,
+    init,
+    rm,
+    shortage,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from test_report_view import HOSTILE
 
 from tracer.core.events import CallEvent, Op
 from tracer.core.stack import Stack, StackState, missing
-from tracer.views.events import SCHEMA, WallClock, printer, summary
+from tracer.views.events import SCHEMA, WallClock, printer, repeated, summary
 
 _CLOCK = re.compile(r"^\d\d:\d\d:\d\d\.\d{6}")
 
@@ -156,7 +168,7 @@ def test_the_schema_comes_first_and_the_summary_last() -> None:
 
     assert first == {"schema": SCHEMA} == {"schema": "inotrace.events/1"}
     assert [call["call"] for call in calls] == ["inotify_add_watch", "inotify_rm_watch"]
-    assert last == {"summary": {"calls": 23, "lost": 5}}
+    assert last == {"summary": {"calls": 23, "lost": 5, "failures": []}}
 
 
 _COMMON = {"pid": 1173, "tid": 1173, "uid": 0, "comm": "agent", "fd": 3, "errno": None}
@@ -221,6 +233,8 @@ def test_a_call_is_an_object(event: CallEvent, expected: dict[str, Any]) -> None
 
     assert abs(call.pop("time") - (time.time() - time.monotonic())) < 60
     assert call.pop("monotonic_ns") == 17
+    assert (call.pop("explanation") is None) == (expected["errno"] is None)
+    assert call.pop("limit") is None
     assert call == expected
 
 
@@ -266,3 +280,45 @@ def test_the_clock_is_the_time_of_day() -> None:
 def test_the_summary_is_one_line() -> None:
     assert summary(1, 0) == "1 call, 0 lost"
     assert summary(2300, 1700) == "2,300 calls, 1,700 lost"
+
+
+# --- failures ---
+
+
+def test_the_record_of_a_failed_call_says_why_and_who_has_it_all() -> None:
+    event = failed(Op.ADD, 1, 28, arg=IN_CREATE, path=b"x")
+    call = json.loads(printer("json", 0, stacks=False).call(event, STACK, shortage()))
+
+    assert call["explanation"].startswith("the user has all the watches")
+    assert (call["limit"]["user"], call["limit"]["used"], call["limit"]["limit"]) == (
+        "root",
+        8192,
+        8192,
+    )
+    assert [(one["pid"], one["watches"]) for one in call["limit"]["holders"]] == [
+        (1173, 7468),
+        (450, 13),
+    ]
+
+
+def test_the_summary_counts_the_kinds_of_failures() -> None:
+    last = json.loads(printer("json", 0, stacks=False).footer(23, 5, [failure(count=17)]))
+
+    assert last["summary"]["failures"] == [
+        {
+            "call": "inotify_add_watch",
+            "errno": "ENOSPC",
+            "count": 17,
+            "pid": 1173,
+            "comm": "agent",
+        }
+    ]
+
+
+def test_only_what_failed_again_is_counted_at_the_end_and_not_without_bounds() -> None:
+    kinds = [failure(count=count) for count in (23, 1)]
+    flood = [failure(count=3, pid=pid) for pid in range(100, 131)]
+
+    assert list(repeated(kinds)) == ["inotify_add_watch ENOSPC, agent[1173]: 23 times"]
+    *told, last = repeated(flood)
+    assert (len(told), last) == (8, "and 69 failed calls of 23 more kinds")

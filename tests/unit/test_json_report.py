@@ -17,13 +17,14 @@ from build import (
     opening,
     process,
     report,
+    shortage,
     target,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.core.cause import Cause
-from tracer.core.report import Report, SuppressedRow
+from tracer.core.report import PodRow, Report, SuppressedRow
 from tracer.core.stack import Stack, StackState, missing
 from tracer.core.verdict import Verdict
 from tracer.views.json_report import report_json
@@ -41,7 +42,13 @@ _CONTRACT: dict[str, Any] = {
         **dict.fromkeys(["seconds", "rounds", "added", "updated", "removed", "failed"]),
         **dict.fromkeys(["lost", "healed", "complete", "opened", "closed"]),
     },
-    "limits": [{"uid": 0, "user": "", "userns": 0, "watches": _USE, "instances": _USE}],
+    "limits": [
+        {
+            **{"uid": 0, "user": "", "userns": 0, "watches": _USE, "instances": _USE},
+            "per_hour": {"watches": 0, "instances": 0},
+            "limit_reached_in_s": {"watches": 0, "instances": 0},
+        }
+    ],
     "processes": [
         {
             **dict.fromkeys(["pid", "comm", "exe", "uid", "added", "live", "baseline", "verdict"]),
@@ -66,12 +73,20 @@ _CONTRACT: dict[str, Any] = {
             ],
             "evidence": [dict.fromkeys(["kind", "text"])],
             "targets": [
-                dict.fromkeys(["path", "ino", "dev", "pid", "wd", "age_s", "state", "fate"])
+                dict.fromkeys(
+                    ["path", "ino", "dev", "pid", "wd", "age_s", "state", "fate", "resolved_by"]
+                )
             ],
             "holders": [dict.fromkeys(["pid", "fd", "comm"])],
         }
     ],
-    "failures": [dict.fromkeys(["call", "errno", "count", "pid", "comm", "explanation"])],
+    "failures": [
+        {
+            **dict.fromkeys(["call", "errno", "count", "pid", "comm", "explanation"]),
+            **dict.fromkeys(["resource", "user", "uid", "userns", "used", "limit", "others"]),
+            "holders": [dict.fromkeys(["pid", "comm", "watches", "instances"])],
+        }
+    ],
     "suppressed": [
         dict.fromkeys(["pattern", "written_at", "places", "watches", "instances"]),
     ],
@@ -102,7 +117,8 @@ def _missing_keys(contract: Any, found: Any, at: str = "") -> list[str]:
 
 
 def test_every_key_of_the_contract_is_there() -> None:
-    of = _parsed(dataclasses.replace(busy_report(), suppressed=(_SUPPRESSED,)))
+    failures = (failure(shortage=shortage()),)
+    of = _parsed(dataclasses.replace(busy_report(), suppressed=(_SUPPRESSED,), failures=failures))
     # a site without frames or targets has empty lists, which show no keys
     of["sites"] = of["sites"][:1]
     of["sites"][0]["holders"] = _parsed(report([opening(Verdict.LEAK, 1)]))["sites"][0]["holders"]
@@ -159,6 +175,7 @@ def test_the_values_of_a_report() -> None:
         "age_s": 61.5,
         "state": "verified",
         "fate": None,
+        "resolved_by": "unresolved",
     }
 
 
@@ -312,6 +329,9 @@ def test_ended_processes_are_summed_up_in_a_process_without_a_pid() -> None:
         "baseline": 2,
         "instances": 0,
         "leaked": 0,
+        "container": None,
+        "pod": None,
+        "unit": None,
         "verdict": "clean",
         "processes": 23,
     }
@@ -354,3 +374,23 @@ def test_verdicts_are_spelled_as_promised() -> None:
         "held",
         "clean",
     ]
+
+
+def test_the_pod_of_a_process_is_told_with_its_name() -> None:
+    uid, container = "5325873d-0b1c-4b6e-9d5c-0123456789ab", "ab" * 32
+    rows = [
+        process(1, pod=uid, container=container, unit="\udcff.scope"),
+        process(2, unit="a.service"),
+    ]
+    pods = (PodRow(uid, "default", "web-0", False),)
+    of = _parsed(dataclasses.replace(report(processes=rows), pods=pods))
+
+    assert [(row["container"], row["unit"]) for row in of["processes"]] == [
+        (container, "\udcff.scope"),
+        (None, "a.service"),
+    ]
+    assert [row["pod"] for row in of["processes"]] == [
+        {"uid": uid, "namespace": "default", "name": "web-0", "exists": False},
+        None,
+    ]
+    assert of["pods"] == [of["processes"][0]["pod"]]

@@ -44,6 +44,7 @@ from tracer.kernel.procfs import ProcessFacts
 from tracer.targets.fate import Fate, Fates
 from tracer.targets.mounts import Mounts
 from tracer.targets.path import Paths
+from tracer.targets.pods import Pod, Pods
 from tracer.targets.processes import ProcessTable
 
 _THIRD_STACK = Stack((WRAPPER, ATTACH), StackState.COMPLETE)
@@ -107,6 +108,7 @@ def _judged(
     orphans: Collection[Process] = (),
     limits: Iterable[UserLimits] = (),
     exits_are_told: bool = True,
+    pods: Pods | None = None,
 ) -> _Judged:
     judging = Judging(
         ledger,
@@ -115,6 +117,7 @@ def _judged(
         older_s=older_s,
         ended=int(ended * SECOND),
         exits_are_told=exits_are_told,
+        pods=pods,
     )
     return _Judged(judging, judging.rows(limits))
 
@@ -500,6 +503,28 @@ def test_four_that_are_left_are_suspect_and_five_a_leak() -> None:
 
 
 # --- findings ---
+
+
+class _Pods(Pods):
+    """Only the last of all has a name."""
+
+    def named(self, uid: str) -> Pod:
+        return Pod(uid, "default", "web-0", False) if "f" in uid else Pod(uid, None, None, False)
+
+
+def test_pods_that_were_removed_are_told_by_one_with_a_name() -> None:
+    uids = [f"{digit * 8}-0b1c-4b6e-9d5c-0123456789ab".replace("b", "a") for digit in "12f"]
+    paths = [f"/var/lib/kubelet/pods/{uid}/volumes/{at}".encode() for uid in uids for at in "ab"]
+    events = [add(at + 1, at, path=path) for at, path in enumerate(paths, 1)]
+    gone = dict.fromkeys(paths, Fate.POD_REMOVED)
+
+    def told(fates: Mapping[bytes, Fate]) -> str:
+        row = _judged(_fed(*events), fates=fates, pods=_Pods()).only
+        return _text(row, "target_gone").partition(": ")[2]
+
+    assert told(gone) == "6 in pods that were removed (default/web-0 and 2 more)"
+    assert told({paths[0]: Fate.POD_REMOVED}) == f"1 in pods that were removed ({uids[0]})"
+    assert told({paths[0]: Fate.DELETED}) == "1 deleted"
 
 
 def test_targets_that_are_gone_are_told_by_reason() -> None:

@@ -7,12 +7,14 @@ import os
 import pytest
 from build import FIRST, SECOND, walk, walked
 
+from tracer import listing
 from tracer.core.events import Instance, Process
 from tracer.core.walk import HolderFd, UserUse
+from tracer.filter import Filter
 from tracer.kernel.fdinfo import HeldFd
 from tracer.kernel.procfs import read_process
 from tracer.listing import scan_walk, take_snapshot
-from tracer.session import Filter
+from tracer.views.ls import Queue
 
 _TICK_NS = SECOND // os.sysconf("SC_CLK_TCK")
 _SECOND_INSTANCE = Instance(0xFFFF888000002000, 100)
@@ -28,9 +30,9 @@ def us() -> Process:
 def test_instances_have_their_holders_and_watches(us: Process) -> None:
     scan = scan_walk(walk(walked(range(1, 24), 1, process=us, fd=7), began=1))
 
-    ((holders, watches),) = scan.instances
-    assert holders == (HeldFd(us.pid, 7),)
-    assert [(watch.wd, watch.ino, watch.device) for watch in watches[:2]] == [
+    (held,) = scan.instances
+    assert held.holders == (HeldFd(us.pid, 7),)
+    assert [(watch.wd, watch.inode.ino, watch.device) for watch in held.watches[:2]] == [
         (1, 1001, "0:2049"),
         (2, 1002, "0:2049"),
     ]
@@ -47,7 +49,7 @@ def test_a_holder_that_has_ended_is_left_out(us: Process) -> None:
 
     scan = scan_walk(walk(shared, alone, began=1))
 
-    assert [holders for holders, _ in scan.instances] == [(HeldFd(us.pid, 5),)]
+    assert [held.holders for held in scan.instances] == [(HeldFd(us.pid, 5),)]
 
 
 def test_an_instance_that_could_not_be_read_is_missed(us: Process) -> None:
@@ -79,3 +81,19 @@ def test_the_key_of_an_instance_does_not_reach_the_view(us: Process) -> None:
     scan = scan_walk(walk(walked([1], 1, instance=FIRST, process=us), began=1))
 
     assert [instance.id for instance in take_snapshot(scan, Filter()).instances] == [1]
+
+
+def test_what_is_unread_and_when_that_is_all_there_may_be(
+    us: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a limit of 23 WHEN 22 and 24 are unread, one of them the overflow THEN one is full."""
+    monkeypatch.setattr(listing, "max_queued_events", lambda: 23)
+    some = walked([1], 1, process=us, fd=3, queued=22)
+    full = walked([1], 1, instance=_SECOND_INSTANCE, process=us, fd=5, queued=24)
+
+    scan = scan_walk(walk(some, full, began=1))
+
+    assert [held.queue for held in scan.instances] == [
+        Queue(22, exact=True, full=False),
+        Queue(24, exact=True, full=True),
+    ]

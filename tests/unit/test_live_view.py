@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from build import (
     ANOTHER_STACK,
@@ -9,12 +11,14 @@ from build import (
     WRAPPER,
     busy_report,
     ended,
+    failure,
     leak,
     limits,
     opening,
     plain,
     process,
     report,
+    shortage,
     site,
     widest,
 )
@@ -36,6 +40,26 @@ def _lines(of: Report, width: int = 80, height: int = 23) -> list[str]:
 
 
 # --- the screen ---
+
+
+def test_failures_have_a_short_section_limits_first() -> None:
+    missing_path = failure(errno="ENOENT", count=100, explanation="the path did not exist")
+    of = report(failures=[missing_path, failure(shortage=shortage())], limits=[limits()])
+
+    lines = _lines(of, 160)
+
+    at = next(i for i, line in enumerate(lines) if " failed " in line)
+    assert [line.split(maxsplit=5) for line in lines[at : at + 2]] == [
+        [
+            *("17", "failed", "inotify_add_watch", "ENOSPC", "agent[1173]"),
+            "root has 8,192 of 8,192 watches: agent[1173] holds 7,468, udevd[450] 13, and 2 more",
+        ],
+        [
+            *("100", "failed", "inotify_add_watch", "ENOENT", "agent[1173]"),
+            "the path did not exist",
+        ],
+    ]
+    assert lines[at - 1] == lines[at + 2] == ""
 
 
 def test_the_whole_screen() -> None:
@@ -205,7 +229,28 @@ def test_a_pipe_gets_a_line_for_each_process_that_changed() -> None:
 
 
 def test_the_first_lines_are_of_all_processes() -> None:
-    assert len(list(change_lines(None, busy_report(), "20:15:07"))) == 2
+    of = dataclasses.replace(busy_report(), failures=())
+
+    assert len(list(change_lines(None, of, "20:15:07"))) == 2
+
+
+def test_the_first_failure_of_a_kind_is_explained_and_others_are_only_counted() -> None:
+    missing_path = failure(errno="ENOENT", count=1, explanation="the path did not exist")
+    before = report(failures=[failure()])
+    after = report(failures=[failure(count=23), missing_path, failure(pid=None, count=7)])
+
+    assert list(change_lines(before, after, "20:15:07")) == [
+        "20:15:07 inotify_add_watch ENOENT, agent[1173]: the path did not exist"
+    ]
+
+
+def test_a_flood_of_kinds_of_failures_is_told_in_few_lines() -> None:
+    of = report(failures=[failure(pid=pid) for pid in range(100, 131)])
+
+    *told, last = change_lines(None, of, "20:15:07")
+
+    assert len(told) == 8
+    assert last == "20:15:07 and 23 more kinds of failed calls"
 
 
 @pytest.mark.parametrize(

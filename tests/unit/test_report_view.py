@@ -18,6 +18,7 @@ from build import (
     plain,
     process,
     report,
+    shortage,
     site,
     target,
     widest,
@@ -27,10 +28,19 @@ from hypothesis import strategies as st
 
 from tracer.core.cause import Cause
 from tracer.core.evidence import Evidence
-from tracer.core.report import AuditRow, Report, SuppressedRow, Unit, Use, UserLimits
+from tracer.core.report import (
+    AuditRow,
+    PodRow,
+    ProcessRow,
+    Report,
+    SuppressedRow,
+    Unit,
+    Use,
+    UserLimits,
+)
 from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.core.verdict import Verdict, unseen
-from tracer.views.report import report_lines
+from tracer.views.report import limit_sentence, limit_style, report_lines
 from tracer.views.text import rendered
 
 
@@ -455,3 +465,95 @@ def test_hostile_names_never_reach_the_terminal_raw(width: int, full_stacks: boo
         assert f"{_SHOWN} has 7,491" in text
         assert f"{_SHOWN} reaches the limit" in text
         assert f"leak:{_SHOWN}" in text
+
+
+# --- where processes run ---
+
+_POD = "5325873d-0b1c-4b6e-9d5c-0123456789ab"
+_CONTAINER = "ab" * 32
+
+
+def _wheres(width: int, *processes: ProcessRow) -> list[str]:
+    """The last column of the table of processes, with its header."""
+    pods = (PodRow(_POD, "default", "web-0", True),)
+    lines = _lines(dataclasses.replace(report(processes=processes), pods=pods), width)
+    table = lines[next(at for at, line in enumerate(lines) if "INSTANCES" in line) :]
+    return [line.split("  ")[-1].strip() for line in table[: 1 + len(processes)]]
+
+
+def test_processes_are_told_by_their_pod_container_or_unit() -> None:
+    rows = (
+        process(1, live=9, pod=_POD, container=_CONTAINER, unit="a.service"),
+        process(2, live=8, pod=_POD.replace("5", "6"), container=_CONTAINER),
+        process(3, live=7, container=_CONTAINER, unit="a.service"),
+        process(4, live=6, container="web\x1b[2J"),
+        process(5, live=5, unit="a.service"),
+        process(6, live=4),
+    )
+    assert _wheres(120, *rows) == [
+        "WHERE",
+        "web-0",
+        "pod 6326873d",
+        "abababababab",
+        "web\\x1b[2J",
+        "a.service",
+        "clean",
+    ]
+
+
+@pytest.mark.parametrize(("width", "column"), [(80, "WHERE"), (76, "VERDICT")])
+def test_where_is_told_if_there_is_room(width: int, column: str) -> None:
+    row = process(live=1, unit="a-service-with-a-long-name.service")
+    shown = _wheres(width, row)
+    assert shown[0] == column
+    assert widest(report_lines(report(processes=[row]), width)) <= width
+
+
+def test_where_is_not_told_if_nothing_is_known() -> None:
+    assert _wheres(160, process(live=1)) == ["VERDICT", "clean"]
+
+
+# --- limits and failures ---
+
+
+def test_who_is_full_and_who_holds_it_is_said_once_for_failures_in_a_row() -> None:
+    rows = [failure(shortage=shortage()), failure(shortage=shortage(), pid=17, count=5)]
+    lines = _lines(report(failures=rows), 160)
+
+    at = lines.index("FAILED 22 failed calls")
+    assert lines[at + 1 : at + 5] == [
+        "      17  inotify_add_watch ENOSPC  agent[1173]",
+        "       5  inotify_add_watch ENOSPC  agent[17]",
+        "        the user has as many watches as fs.inotify.max_user_watches allows",
+        "        root has 8,192 of 8,192 watches: agent[1173] holds 7,468, udevd[450] 13, "
+        "and 2 more",
+    ]
+
+
+def test_failures_that_are_not_shown_are_counted() -> None:
+    lines = _lines(report(failures=[failure(pid=pid) for pid in range(100, 117)]))
+
+    assert "and 9 more kinds" in [line.strip() for line in lines]
+
+
+def test_growth_and_when_a_user_is_full_are_said() -> None:
+    growing = limits(watches=Use(7491, 8192, 1234.0))
+
+    assert limit_sentence(growing) == (
+        "root has 7,491 of 8,192 watches (+1,234 an hour: full in about 34 min) "
+        "and 28 of 128 instances"
+    )
+    assert "(+1,234 an hour: full)" in limit_sentence(limits(watches=Use(8192, 8192, 1234.0)))
+
+
+def test_a_namespace_without_a_limit_of_its_own_has_none() -> None:
+    user = limits(userns=4026532201, watches=Use(23, 2**31 - 1, 7.0))
+
+    assert limit_sentence(user) == (
+        "root in user namespace 4026532201 has 23 watches and 28 of 128 instances"
+    )
+
+
+@pytest.mark.parametrize(("used", "style"), [(6553, ""), (6554, "yellow"), (8192, "bold red")])
+def test_a_user_near_to_a_limit_is_a_warning(used: int, style: str) -> None:
+    assert limit_style(limits(watches=Use(used, 8192))) == style

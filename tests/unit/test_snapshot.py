@@ -292,6 +292,9 @@ def test_a_leak_of_instances_names_the_descriptors_and_when_there_are_no_more() 
     (row,) = report.processes
     assert (row.verdict, row.leaked, row.live, row.instances) == (Verdict.LEAK, 0, 0, 9)
     assert {instance.opened_by for instance in report.instances} == {site.id}
+    (user,) = report.limits
+    assert (user.watches.per_hour, user.watches.full_in_s) == (0, None)
+    assert (user.instances.per_hour, user.instances.full_in_s) == (site.per_hour, site.full_in_s)
 
 
 def test_without_the_limits_of_who_pays_there_is_no_time() -> None:

@@ -75,7 +75,7 @@ from tracer.core.wire import (
     decode_holders,
     decode_users,
 )
-from tracer.kernel.inodes import InodeState
+from tracer.kernel.inodes import NAME_ROW, InodeState
 from tracer.stacks.row import Flag, From
 
 _HEADER = Path(__file__).resolve().parents[2] / "bpf" / "wire.h"
@@ -143,10 +143,14 @@ _LAYOUTS: dict[str, tuple[Struct, tuple[str, ...]]] = {
     "spilled": (SPILLED, ("event", "stack", "times", "path")),
     "tally_key": (TALLY_KEY, ("birth", "stack", "tgid", "tally", "ret", "op")),
     "spilled_stack": (SPILLED_STACK, ("frames",)),
+    "name_row": (
+        NAME_ROW,
+        ("inode", "ino", "dentry", "parent", "generation", "bytes", "name"),
+    ),
 }
 # neither signed nor unsigned
 _BYTES = frozenset(
-    {"comm", "event", "path", "spilled_stack.frames", "registers", "copy", "content"}
+    {"comm", "event", "name", "path", "spilled_stack.frames", "registers", "copy", "content"}
 )
 # The last member, of which a record holds only a part.
 _TAILS = {"last_event": "wd", "gone_event": "trace"}

@@ -23,6 +23,7 @@ _COMMANDS = {
     "run": ("tracer.cli.run", "Trace one command and its descendants."),
     "events": ("tracer.cli.events", "Print the inotify calls as they happen."),
     "ls": ("tracer.cli.ls", "List what is watched now, without tracing."),
+    "limits": ("tracer.cli.limits", "Show who has how much of which limit, and how to raise it."),
     "diff": ("tracer.cli.diff", "Compare two reports, or two outputs of ls."),
     "doctor": ("tracer.cli.doctor", "Tell what this machine allows, and what to do."),
     "demo": ("tracer.cli.demo", "Trace a built-in workload that leaks 23 watches."),

@@ -16,14 +16,17 @@ from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import Stop, stop_on_signals
 from tracer.core.events import CallEvent
 from tracer.core.order import Traced
+from tracer.explaining import Explainer
 from tracer.feed import Feed
 from tracer.kernel.hooks import Mode
 from tracer.kernel.preflight import prepare
+from tracer.kernel.truth import open_truth
 from tracer.session import Filter
 from tracer.stacks.collector import Stacks
 from tracer.stacks.resolver import NoStacks, StackResolver
 from tracer.targets.processes import ProcessTable
 from tracer.views import events as view
+from tracer.views.failures import failure_sentence
 
 _STEP_S = 0.05
 
@@ -43,6 +46,7 @@ def command(
     user: str | None,
     name: str | None,
     cgroup: str | None,
+    pod: str | None,
     failed: bool,
     stack: bool,
     duration: float | None,
@@ -54,9 +58,10 @@ def command(
     """
     Print the inotify calls as they happen, until Ctrl-C or for -d SECONDS.
 
-    One line a call: time, process, call, descriptor, result, mask names and path.
+    One line a call: time, process, call, descriptor, result, mask names and path. Why a call
+    failed is said once for each process, on standard error; in JSON, in the record.
     """
-    filter_ = chosen_filter(pids, user, name, cgroup)
+    filter_ = chosen_filter(pids, user, name, cgroup, pod)
     with stop_on_signals() as stop, Output(output, force) as out:
         printer = view.printer(chosen_format(context), Console().width, stacks=stack)
         prepare(notice, mode)
@@ -69,6 +74,8 @@ def command(
             stack=stack,
             duration=duration,
             mode=mode,
+            # of JSON, it is in the records
+            tells_failures=chosen_format(context) != "json",
         )
 
 
@@ -82,9 +89,11 @@ def _stream(
     stack: bool,
     duration: float | None,
     mode: Mode | None,
+    tells_failures: bool,
 ) -> None:
     stacks: StackResolver = Stacks() if stack else NoStacks()
     scope = filter_.scope(stacks=stack, removal_stacks=stack)
+    processes = ProcessTable()
     printed = 0
 
     def show(events: Iterable[Traced]) -> None:
@@ -92,10 +101,13 @@ def _stream(
         for _, event, call_stack in events:
             if not isinstance(event, CallEvent) or (only_failed and event.ret >= 0):
                 continue
-            out.append(printer.call(event, call_stack))
+            failure = explainer.first(event) if event.ret < 0 else None
+            out.append(printer.call(event, call_stack, failure.shortage if failure else None))
             printed += 1
+            if failure is not None and tells_failures:
+                notice(failure_sentence(failure))
 
-    with Feed(scope, stacks, ProcessTable(), mode) as feed:
+    with Feed(scope, stacks, processes, mode) as feed, _explainer(feed, processes) as explainer:
         feed.attach()
         out.append(printer.header())
         ends = time.monotonic() + duration if duration is not None else float("inf")
@@ -105,6 +117,13 @@ def _stream(
                 show(chain.from_iterable(feed.ready(within_s=_STEP_S)))
         show(feed.all_until(time.monotonic_ns()))
         lost = feed.probe.counters().lost - feed.recovered
-    out.append(printer.footer(printed, lost))
+    failures = explainer.counted()
+    out.append(printer.footer(printed, lost, failures))
     out.commit()
+    for line in view.repeated(failures) if tells_failures else ():
+        notice(line)
     notice(view.summary(printed, lost))
+
+
+def _explainer(feed: Feed, processes: ProcessTable) -> Explainer:
+    return Explainer(lambda: open_truth(feed.probe.bpf, feed.attach), processes)

@@ -1,29 +1,20 @@
-"""``inotrace ls``: one look at what is watched, without tracing."""
+"""``inotrace ls``: one look at what is watched, without tracing, or one after the other."""
 
 from __future__ import annotations
 
-import os
-import sys
-
 import click
-from rich.console import Console
-from rich.text import Text
 
 from tracer.cli.debug import debug_option
-from tracer.cli.options import chosen_filter, filter_options
-from tracer.cli.outcome import notice
+from tracer.cli.looking import TREE, Looking, Shape, rendered
+from tracer.cli.notices import notice
+from tracer.cli.options import Seconds, chosen_filter, filter_options
 from tracer.cli.output import Output, chosen_format, output_options
-from tracer.errors import InotraceError
-from tracer.kernel.capabilities import LOOKING, missing, named
-from tracer.kernel.procfs import ProcessFacts
-from tracer.listing import Scan, scan, take_snapshot
-from tracer.targets.users import user_name
-from tracer.views import ls as view
-from tracer.views.json_ls import as_json
-from tracer.views.text import counted, text_console
+from tracer.listing import Lister
+from tracer.views.ls import GROUPINGS
 
-# a file has no width of its own
-_FILE_WIDTH = 160
+_WATCH_EVERY_S = 2.0
+# a larger number is rather a PID
+_WATCH_MAX_S = 3600
 
 
 @click.command("ls")
@@ -31,10 +22,25 @@ _FILE_WIDTH = 160
 @filter_options
 @click.option(
     "--by",
-    type=click.Choice(view.GROUPINGS),
-    default=view.GROUPINGS[0],
-    show_default=True,
-    help="One line for each. JSON always has everything.",
+    type=click.Choice(GROUPINGS),
+    help="One line for each; process by default. JSON always has everything.",
+)
+@click.option(
+    "--tree", is_flag=True, help="Users, their processes, instances, and what is watched."
+)
+@click.option(
+    "--duplicates",
+    is_flag=True,
+    help="Only targets that are watched more than once; by target unless you choose another.",
+)
+@click.option(
+    "--watch",
+    "every",
+    metavar="[SECONDS]",
+    type=Seconds(min=0.1, max=_WATCH_MAX_S),
+    is_flag=False,
+    flag_value=_WATCH_EVERY_S,
+    help="Look again every 2 seconds, or so many, until Ctrl-C.",
 )
 @output_options("table", "plain", "json")
 @debug_option
@@ -46,7 +52,11 @@ def command(
     user: str | None,
     name: str | None,
     cgroup: str | None,
-    by: str,
+    pod: str | None,
+    by: str | None,
+    tree: bool,
+    duplicates: bool,
+    every: float | None,
     format_: str,
     output: str | None,
     force: bool,
@@ -54,63 +64,33 @@ def command(
     """
     List what is watched now, without tracing.
 
-    Who has how many watches, most first: by process, by descriptor, or by what is watched. Needs
-    no BPF, and no root for your own processes; as root it reads the kernel's own list, which keeps
-    no program waiting. An instance shared by several processes or descriptors counts once in the
-    totals.
+    Who has how many watches, most first: by process, by descriptor, by user, by pod, by what is
+    watched (with its path), or as a tree of all that. Needs no BPF, and no root for your own
+    processes; as root it reads the kernel's own list, which keeps no program waiting. An instance
+    shared by several processes or descriptors counts once in the totals.
 
     Unless a terminal shows it, the format is plain: records for grep and awk that begin with a
     digit, with blanks in names written \\x20.
     """
-    filter_ = chosen_filter(pids + more_pids, user, name, cgroup)
-    scanned = scan()
-    hidden = scanned.hidden(filter_)
-    _require_readable(filter_.pids, hidden)
-    snapshot = take_snapshot(scanned, filter_)
-    text = _rendered(snapshot, by, chosen_format(context), to_file=output is not None)
+    if tree and by is not None:
+        raise click.UsageError("--tree and --by exclude each other.")
+    if every is not None and output is not None:
+        raise click.UsageError("--watch and -o exclude each other: a file appears once.")
+    default = "target" if duplicates else GROUPINGS[0]
+    shape = Shape(TREE if tree else by or default, duplicates, chosen_format(context))
+    filter_ = chosen_filter(pids + more_pids, user, name, cgroup, pod)
+    with Lister(names=shape.shows_paths) as lister:
+        looking = Looking(lister, filter_, shape)
+        if every is not None:
+            # most looks are not on a screen
+            from tracer.cli.ls_watch import watch
+
+            watch(looking, every)
+            return
+        snapshot = looking.look()
+    text = rendered(snapshot, shape, to_file=output is not None)
     # not before: until it is whole, a signal would leave a draft of the file
     with Output(output, force) as out:
         out.write(text)
-    _tell_what_is_missing(scanned, hidden, scanned.changing(filter_))
-
-
-def _require_readable(pids: frozenset[int], hidden: list[ProcessFacts]) -> None:
-    if pids and len(hidden) == len(pids):
-        first = hidden[0]
-        raise InotraceError(
-            f"cannot look into process {first.pid} of {user_name(first.uid)}: {_remedy()}"
-        )
-
-
-def _tell_what_is_missing(scan: Scan, hidden: list[ProcessFacts], changing: int) -> None:
-    if changing:
-        notice(f"{counted(changing, 'instance')} changed while being read: run ls again")
-    if hidden:
-        whose = "" if any(one.uid == os.geteuid() for one in hidden) else " of other users"
-        processes = counted(len(hidden), "process", "processes")
-        notice(f"cannot look into {processes}{whose}: {_remedy()}")
-    if not scan.shows_all:
-        notice("/proc is mounted with hidepid and hides other users: run as root to see all")
-    if not scan.sharing_known:
-        notice("kcmp is refused here: a shared instance counts once for each that holds it")
-
-
-def _remedy() -> str:
-    lacking = missing(LOOKING)
-    if not lacking:
-        return "a sandbox or security module refuses it"
-    if os.geteuid() == 0:
-        return f"root lacks {named(lacking)} here"
-    return f"run as root to see all, or with {named(lacking)}"
-
-
-def _rendered(snapshot: view.Snapshot, by: str, format_: str, to_file: bool) -> str:
-    if format_ == "json":
-        return as_json(snapshot)
-    if format_ == "plain":
-        return view.as_plain(snapshot, by)
-    console = text_console(_FILE_WIDTH) if to_file else Console(file=sys.stdout, highlight=False)
-    lines = view.table_lines(snapshot, by, console.width)
-    with console.capture() as capture:
-        console.print(Text("\n").join(lines), soft_wrap=True)
-    return capture.get()
+    for line in looking.missing:
+        notice(line)

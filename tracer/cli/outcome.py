@@ -8,6 +8,7 @@ from typing import Any, Callable, NamedTuple, TypeVar
 
 import click
 
+from tracer.cli.notices import notice as notice
 from tracer.cli.options import Seconds, stacked
 from tracer.cli.output import Output
 from tracer.cli.suppressing import Suppressing, suppressing, suppressions_of
@@ -117,11 +118,6 @@ def reporting_options(older: float, fail_on: str | None) -> Callable[[_Function]
         return options(collected)  # type: ignore[return-value]
 
     return decorate
-
-
-def notice(text: str) -> None:
-    """Something about the trace that is no part of its data."""
-    print(f"inotrace: {text}", file=sys.stderr, flush=True)
 
 
 def notice_refusal(refusal: str) -> None:

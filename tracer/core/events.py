@@ -274,23 +274,30 @@ _INIT_FLAG_NAMES = ((0o4000, "IN_NONBLOCK"), (0o2000000, "IN_CLOEXEC"))
 
 # inotify_init1(2), inotify_add_watch(2), inotify_rm_watch(2)
 _EXPLANATIONS = {
-    (Op.ADD, errno.ENOSPC): "the user has as many watches as fs.inotify.max_user_watches allows",
-    (Op.ADD, errno.ENOENT): "the path did not exist",
-    (Op.ADD, errno.EACCES): "the path is not readable for the process",
+    (Op.ADD, errno.ENOSPC): "the user has all the watches that the limit allows",
+    (Op.ADD, errno.ENOENT): "the path did not exist, or is a symbolic link to nothing",
+    (Op.ADD, errno.EACCES): "the process may not read the path, or not enter a folder on the way",
     (Op.ADD, errno.EEXIST): "already watched, and IN_MASK_CREATE asks for a new watch",
     (Op.ADD, errno.ENOTDIR): "the path is no directory, and IN_ONLYDIR asks for one",
     (Op.ADD, errno.EINVAL): "no event in the mask, or the descriptor is no inotify instance",
+    (Op.INIT, errno.EINVAL): "a flag that is neither IN_NONBLOCK nor IN_CLOEXEC",
     (Op.RM, errno.EINVAL): "no such watch: the kernel had removed it first, so nothing leaks here",
 }
-_NO_INSTANCE = "the user has as many instances as fs.inotify.max_user_instances allows"
+_NO_INSTANCE = "the user has all the instances that the limit allows"
 _NO_DESCRIPTOR = "the process has no file descriptor left (RLIMIT_NOFILE)"
 _EXHAUSTED = (f"{_NO_INSTANCE}, or {_NO_DESCRIPTOR}", _NO_INSTANCE, _NO_DESCRIPTOR)
 _GENERAL = {
     errno.EBADF: "the descriptor is not open",
-    errno.ENOMEM: "the kernel had no memory",
+    errno.ENOMEM: "the kernel had no memory, or the cgroup has used all of its own",
+    errno.EPERM: "a security module or a sandbox (seccomp) refuses it",
+    errno.ENOSYS: "a sandbox (seccomp) hides the call",
     errno.ENFILE: "the system has no file descriptor left",
     errno.EFAULT: "the path is outside of the process's memory",
-    errno.ENAMETOOLONG: "the path is too long",
+    errno.ENAMETOOLONG: "the path or a name in it is too long",
+    errno.ELOOP: "too many symbolic links on the way",
+    errno.EIO: "the filesystem could not read it",
+    errno.ESTALE: "the server of the network filesystem no longer has it",
+    errno.ENOTCONN: "the program behind the filesystem (FUSE) has ended",
     errno.ENOTDIR: "a part of the path is no directory",
 }
 

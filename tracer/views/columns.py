@@ -41,6 +41,12 @@ def aligned(
         yield _line(row, columns, widths, indent)
 
 
+def natural_width(rows: Sequence[Sequence[str]]) -> int:
+    """How wide a table of these rows is if nothing is cut."""
+    widths = [max(map(cell_len, texts)) for texts in zip(*rows)]
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
 def _shrink(widths: list[int], columns: Sequence[Column], room: int) -> None:
     """Take what is missing from the widest column that may shrink, again and again."""
     candidates = [i for i, column in enumerate(columns) if column.shrink]

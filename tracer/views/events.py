@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from rich.cells import cell_len
@@ -14,10 +14,14 @@ from tracer.core.events import (
     CallEvent,
     Op,
     errno_name,
+    explanation,
     init_flag_names,
     mask_names,
 )
+from tracer.core.report import FailureRow
+from tracer.core.shortage import Shortage
 from tracer.core.stack import Stack
+from tracer.views.failures import caller, shortage_keys
 from tracer.views.json_report import frame_object
 from tracer.views.stacks import caveat, frame_rows
 from tracer.views.text import counted, decoded, printable, shortened
@@ -28,6 +32,7 @@ _COLUMNS = "{:<15} {:>7} {:<15} {:<9} {:>4} {:<8} {}"
 _SHORT_CALLS = {Op.INIT: "init", Op.ADD: "add_watch", Op.RM: "rm_watch"}
 _FRAME_INDENT = " " * 16
 _LEAST_DETAILS = 10
+_REPEATED_SHOWN = 8
 
 
 class Printer(Protocol):
@@ -35,9 +40,9 @@ class Printer(Protocol):
 
     def header(self) -> str: ...
 
-    def call(self, event: CallEvent, stack: Stack) -> str: ...
+    def call(self, event: CallEvent, stack: Stack, shortage: Shortage | None = None) -> str: ...
 
-    def footer(self, printed: int, lost: int) -> str: ...
+    def footer(self, printed: int, lost: int, failures: Sequence[FailureRow] = ()) -> str: ...
 
 
 def printer(format_: str, width: int, *, stacks: bool) -> Printer:
@@ -76,7 +81,7 @@ class Lines:
         head = _COLUMNS.format("TIME", "PID", "COMMAND", "CALL", "FD", "RESULT", "DETAILS")
         return self._fitted(head)
 
-    def call(self, event: CallEvent, stack: Stack) -> str:
+    def call(self, event: CallEvent, stack: Stack, shortage: Shortage | None = None) -> str:
         head = _COLUMNS.format(
             self._clock.text(event.ts),
             event.caller.process.pid,
@@ -93,7 +98,7 @@ class Lines:
         stack_lines = _stack_lines(stack, self._width) if self._stacks else ()
         return "".join(map(self._fitted, (line, *stack_lines)))
 
-    def footer(self, printed: int, lost: int) -> str:
+    def footer(self, printed: int, lost: int, failures: Sequence[FailureRow] = ()) -> str:
         return ""
 
     def _fitted(self, line: str) -> str:
@@ -106,7 +111,8 @@ class JsonLines:
     Schema ``inotrace.events/1``: a line that names it, one object a call, and a summary.
 
     `time` is in seconds since the epoch, `monotonic_ns` of CLOCK_MONOTONIC. Bytes that are not
-    UTF-8 appear as lone surrogates, as in the report.
+    UTF-8 appear as lone surrogates, as in the report. Of failed calls, `explanation` says why, and
+    `limit`, on the first of each kind by a process, who has how much of what it had none left of.
     """
 
     def __init__(self, clock: WallClock, stacks: bool) -> None:
@@ -116,7 +122,7 @@ class JsonLines:
     def header(self) -> str:
         return _json_line({"schema": SCHEMA})
 
-    def call(self, event: CallEvent, stack: Stack) -> str:
+    def call(self, event: CallEvent, stack: Stack, shortage: Shortage | None = None) -> str:
         call: dict[str, Any] = {
             "time": round(self._clock.seconds(event.ts), 6),
             "monotonic_ns": event.ts,
@@ -132,6 +138,8 @@ class JsonLines:
             "mask": list(mask_names(event.arg)) if event.op == Op.ADD else None,
             "flags": list(init_flag_names(event.arg)) if event.op == Op.INIT else None,
             "path": decoded(event.path) if event.path is not None else None,
+            "explanation": _explanation(event) or None,
+            "limit": shortage_keys(shortage) if shortage is not None else None,
         }
         if self._stacks:
             call["stack"] = stack.state.value
@@ -139,13 +147,42 @@ class JsonLines:
             call["frames"] = [frame_object(frame) for frame in stack.frames]
         return _json_line(call)
 
-    def footer(self, printed: int, lost: int) -> str:
-        return _json_line({"summary": {"calls": printed, "lost": lost}})
+    def footer(self, printed: int, lost: int, failures: Sequence[FailureRow] = ()) -> str:
+        kinds = list(map(_failure_object, failures))
+        return _json_line({"summary": {"calls": printed, "lost": lost, "failures": kinds}})
 
 
 def summary(printed: int, lost: int) -> str:
     """What a stream held, in one line."""
     return f"{counted(printed, 'call')}, {lost:,} lost"
+
+
+def repeated(failures: Sequence[FailureRow]) -> Iterator[str]:
+    """How often each kind of call failed that did so more than once, in a line each."""
+    again = [failure for failure in failures if failure.count > 1]
+    for one in again[:_REPEATED_SHOWN]:
+        yield f"{one.call} {one.errno}, {caller(one)}: {one.count:,} times"
+    if again[_REPEATED_SHOWN:]:
+        more = again[_REPEATED_SHOWN:]
+        total = counted(sum(one.count for one in more), "failed call")
+        yield f"and {total} of {counted(len(more), 'more kind')}"
+
+
+def _explanation(event: CallEvent) -> str:
+    if event.ret >= 0:
+        return ""
+    exhausted = event.detail if event.op == Op.INIT else 0
+    return explanation(Op(event.op), -event.ret, exhausted)
+
+
+def _failure_object(failure: FailureRow) -> dict[str, Any]:
+    return {
+        "call": failure.call,
+        "errno": failure.errno,
+        "count": failure.count,
+        "pid": failure.pid,
+        "comm": decoded(failure.comm),
+    }
 
 
 def _json_line(value: dict[str, Any]) -> str:

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from tracer.core.evidence import duration
-from tracer.core.report import EndedRow, ProcessRow, Report, SiteRow
+from tracer.core.report import EndedRow, FailureRow, ProcessRow, Report, SiteRow
 from tracer.views.columns import Column, aligned
+from tracer.views.failures import brief_failures
 from tracer.views.report import (
     all_processes,
     limit_sentence,
+    limit_style,
     more_processes,
     process_columns,
 )
@@ -21,6 +23,7 @@ from tracer.views.text import printable
 
 _SITES = 6
 _LIMITS = 3
+_FAILURES = 3
 # title, gaps, headings and the hint
 _FIXED_LINES = 9
 _LEAST_PROCESSES = 3
@@ -50,15 +53,18 @@ def live_lines(
     """The snapshot in at most `height` lines of at most `width` cells."""
     sites = report.sites[:_SITES]
     limits = report.limits[:_LIMITS]
-    room = max(height - _FIXED_LINES - len(sites) - len(limits), _LEAST_PROCESSES)
+    failures = _failures(report.failures, width)
+    taken = len(sites) + len(limits) + len(failures)
+    room = max(height - _FIXED_LINES - taken, _LEAST_PROCESSES)
     lines = [
         _title(report),
         Text(),
         *_processes(all_processes(report), room, width),
         Text(),
         *_sites(sites, width),
+        *failures,
         Text(),
-        *(Text(limit_sentence(user)) for user in limits),
+        *(Text(limit_sentence(user), limit_style(user)) for user in limits),
         Text(),
     ]
     for line in [*lines[: height - 1], Text(hint.value, "dim")][:height]:
@@ -110,3 +116,11 @@ def _sites(sites: Sequence[SiteRow], width: int) -> Iterator[Text]:
         for site in sites
     ]
     yield from aligned(rows, _SITE_COLUMNS, width, header=("LIVE", "ADDED", "", "FROM", "IN"))
+
+
+def _failures(failures: Sequence[FailureRow], width: int) -> list[Text]:
+    """A blank line and the commonest kinds, limits that were met before all others."""
+    if not failures:
+        return []
+    shown = sorted(failures, key=lambda row: (row.shortage is None, -row.count))[:_FAILURES]
+    return [Text(), *brief_failures(shown, width)]

@@ -1,38 +1,68 @@
-"""What is watched now: as a table for eyes, as plain records for awk."""
+"""What is watched now: the frozen rows that all shapes of ``ls`` show, and the answer in words."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, reduce
-from itertools import chain, islice
-from operator import or_
-from typing import NamedTuple, Protocol, Union
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from itertools import chain
+from typing import NamedTuple
 
-from rich.cells import cell_len
-from rich.text import Text
-
-from tracer.core.events import mask_names
-from tracer.views.columns import Column, aligned
+from tracer.core.walk import Inode
 from tracer.views.text import counted, printable
 
-GROUPINGS = ("process", "fd", "target")
-_GAP = "  "
-_NAMES_SHOWN = 3
+GROUPINGS = ("process", "fd", "user", "target", "pod")
 
 
-class Watch(Protocol):
-    """A watch as the kernel tells it; `device` is ``major:minor``."""
+class Watch(NamedTuple):
+    """A watch as the kernel tells it."""
+
+    wd: int
+    inode: Inode
+    mask: int
 
     @property
-    def wd(self) -> int: ...
-    @property
-    def ino(self) -> int: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def mask(self) -> int: ...
+    def device(self) -> str:
+        """``major:minor``, as in mountinfo."""
+        return _device_name(self.inode.dev)
+
+
+class Located(NamedTuple):
+    """The path of a watch, None if there is none, and by what it was found."""
+
+    path: bytes | None
+    how: str
+
+
+class Queue(NamedTuple):
+    """
+    Events that nobody has read yet; at least so many unless `exact`.
+
+    `full`: it has reached fs.inotify.max_queued_events, and what happens is lost.
+    """
+
+    events: int
+    exact: bool
+    full: bool
+
+
+class Home(NamedTuple):
+    """
+    Where a process belongs; None and empty where that is not known.
+
+    `pod_exists` None: it could not be told.
+    """
+
+    cgroup: str | bytes | None = None
+    container: str | None = None
+    runtime: str | None = None
+    pod: str | None = None
+    pod_name: str | None = None
+    namespace: str | None = None
+    pod_exists: bool | None = None
+    qos: str | None = None
+    unit: str | bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +71,7 @@ class Holder:
 
     pid: int
     fd: int
+    uid: int
     user: str
     comm: bytes
     exe: bytes | None
@@ -48,11 +79,18 @@ class Holder:
 
 @dataclass(frozen=True)
 class Instance:
-    """An instance with everyone who holds it, by pid and fd; `id` is of this snapshot only."""
+    """
+    An instance with everyone who holds it, by pid and fd; `id` is of this snapshot only.
+
+    `located` is for the first of `watches`, as many as were looked up. `queue` is None if it
+    could not be told.
+    """
 
     id: int
     holders: tuple[Holder, ...]
     watches: tuple[Watch, ...]
+    queue: Queue | None = None
+    located: tuple[Located, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +114,18 @@ class Usage:
     complete: bool
 
 
+class Targets(NamedTuple):
+    """
+    How many different inodes are watched, and how many of them more than once.
+
+    `by_itself`: more than once by just this process or instance.
+    """
+
+    unique: int
+    repeated: int
+    by_itself: int
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """
@@ -83,7 +133,8 @@ class Snapshot:
 
     `pids` are the processes asked for among the holders. `complete` says that everything asked
     could be looked at, `sharing_known` that shared instances could be told from equal ones.
-    `truth` is where the list comes from.
+    `truth` is where the list comes from. `duplicates`: watches of targets that are watched only
+    once were left out. `homes` are of the processes that were looked up.
     """
 
     kernel: str
@@ -93,268 +144,93 @@ class Snapshot:
     pids: frozenset[int]
     instances: tuple[Instance, ...]
     usage: tuple[Usage, ...]
+    duplicates: bool = False
+    homes: Mapping[int, Home] = field(default_factory=dict)
+
+    @cached_property
+    def times(self) -> Mapping[Inode, int]:
+        """How many watches each target has."""
+        return Counter(watch.inode for one in self.instances for watch in one.watches)
+
+    @cached_property
+    def watches(self) -> int:
+        return sum(len(instance.watches) for instance in self.instances)
+
+    def targets(self, instances: Iterable[Instance]) -> Targets:
+        """Of some of the instances."""
+        own = tuple(instances)
+        key = tuple(instance.id for instance in own)
+        if key not in self._targets:
+            self._targets[key] = self._count_targets(own)
+        return self._targets[key]
+
+    @cached_property
+    def _targets(self) -> dict[tuple[int, ...], Targets]:
+        # many processes may share large instances
+        return {}
+
+    @cached_property
+    def _repeated(self) -> Mapping[int, list[Inode]]:
+        return {
+            instance.id: [one.inode for one in instance.watches if self.times[one.inode] > 1]
+            for instance in self.instances
+        }
+
+    def _count_targets(self, instances: Sequence[Instance]) -> Targets:
+        repeated = Counter(chain.from_iterable(self._repeated[one.id] for one in instances))
+        watched_once = sum(len(one.watches) - len(self._repeated[one.id]) for one in instances)
+        return Targets(
+            unique=watched_once + len(repeated),
+            repeated=len(repeated),
+            by_itself=sum(count > 1 for count in repeated.values()),
+        )
+
+
+def only_duplicates(snapshot: Snapshot) -> Snapshot:
+    """Only watches of targets that are watched more than once, and who has them."""
+    kept = []
+    for instance in snapshot.instances:
+        watches = tuple(watch for watch in instance.watches if snapshot.times[watch.inode] > 1)
+        if watches:
+            kept.append(replace(instance, watches=watches, located=()))
+    holding = {holder.pid for instance in kept for holder in instance.holders}
+    return replace(snapshot, instances=tuple(kept), pids=snapshot.pids & holding, duplicates=True)
 
 
 def summary(snapshot: Snapshot) -> tuple[str, ...]:
-    """The answer: how much by how many, and which user is nearest to a limit."""
-    counts = (
-        f"{counted(_all(snapshot), 'watch', 'watches')}"
-        f" in {counted(len(snapshot.instances), 'instance')}"
-        f" of {counted(len(snapshot.pids), 'process', 'processes')}"
-    )
+    """The answer: how much of what by how many, what is lost, and who is nearest to a limit."""
     users = {
         holder.user
         for instance in snapshot.instances
         for holder in instance.holders
         if holder.pid in snapshot.pids
     }
-    return (counts, *_nearest_limit(usage for usage in snapshot.usage if usage.user in users))
-
-
-def table_lines(snapshot: Snapshot, by: str, width: int) -> Iterator[Text]:
-    """The answer and the table; text is cut in the middle until lines have `width` cells."""
-    parts = summary(snapshot)
-    line = "   ".join(parts)
-    yield from map(Text, [line] if cell_len(line) <= width else parts)
-    if not snapshot.instances:
-        return
-    grid = _grid(snapshot, by)
-    rows = [[_table_cell(cell) for cell in row] for row in (*grid.rows, grid.total)]
-    used = [at for at, _ in enumerate(grid.columns) if any(row[at] for row in rows)]
-    columns = [grid.columns[at] for at in used]
-    yield Text()
-    yield from aligned(
-        [[row[at] for at in used] for row in rows],
-        [Column(right=column.right, shrink=column.elastic) for column in columns],
-        width,
-        header=[column.name for column in columns],
+    return (
+        *_how_much(snapshot),
+        *_full_queues(snapshot.instances),
+        *_nearest_limit(usage for usage in snapshot.usage if usage.user in users),
     )
 
 
-def as_plain(snapshot: Snapshot, by: str) -> str:
-    r"""
-    A header, one record a line, and a total, in aligned columns.
-
-    Records begin with a digit. A field never holds a blank: it is written ``\x20``. Where
-    many share, the first three are named and the others are a number.
-    """
-    grid = _grid(snapshot, by)
-    names = [column.name.replace(" ", "_") for column in grid.columns]
-    rows = [[_plain_cell(cell) for cell in row] for row in grid.rows]
-    lines = [names, *rows, [str(cell) or "-" for cell in grid.total]]
-    widths = [max(map(cell_len, cells)) for cells in zip(*lines)]
-    return "".join(f"{_padded(line, widths, grid.columns)}\n" for line in lines)
-
-
-# --- the rows ---
+def _how_much(snapshot: Snapshot) -> tuple[str, ...]:
+    watches = counted(snapshot.watches, "watch", "watches")
+    instances = (
+        f"in {counted(len(snapshot.instances), 'instance')}"
+        f" of {counted(len(snapshot.pids), 'process', 'processes')}"
+    )
+    if not snapshot.watches:
+        return (f"{watches} {instances}",)
+    targets = snapshot.targets(snapshot.instances)
+    repeated = f"{targets.repeated:,}" if targets.repeated else "none"
+    on = f"{counted(targets.unique, 'target')}, {repeated} of them watched more than once"
+    return f"{watches} on {on}", instances
 
 
-class _Several(NamedTuple):
-    """
-    A cell of several names: the first few, and how many there are.
-
-    With all of them the output would grow with the square of the holders.
-    """
-
-    names: tuple[str, ...]
-    every: int
-
-
-_Cell = Union[int, str, _Several]
-_Row = tuple[_Cell, ...]
-
-
-class _Column(NamedTuple):
-    name: str
-    right: bool = False
-    elastic: bool = False
-
-
-@dataclass(frozen=True)
-class _Grid:
-    columns: tuple[_Column, ...]
-    rows: Sequence[_Row]
-    total: _Row
-
-
-_PID = _Column("PID", right=True)
-_FD = _Column("FD", right=True)
-_USER = _Column("USER", elastic=True)
-_INSTANCES = _Column("INSTANCES", right=True)
-_WATCHES = _Column("WATCHES", right=True)
-_SHARED = _Column("SHARED WITH", elastic=True)
-_COMMAND = _Column("COMMAND", elastic=True)
-_EXECUTABLE = _Column("EXECUTABLE", elastic=True)
-_INODE = _Column("INODE", right=True)
-_DEVICE = _Column("DEVICE", right=True)
-_MASK = _Column("MASK", elastic=True)
-_HOLDERS = _Column("HOLDERS", elastic=True)
-
-
-def _grid(snapshot: Snapshot, by: str) -> _Grid:
-    return {"process": _by_process, "fd": _by_fd, "target": _by_target}[by](snapshot)
-
-
-def _by_process(snapshot: Snapshot) -> _Grid:
-    held: defaultdict[int, list[Instance]] = defaultdict(list)
-    first: dict[int, Holder] = {}
-    for instance in snapshot.instances:
-        for holder in _one_per_process(instance.holders):
-            held[holder.pid].append(instance)
-            first[holder.pid] = holder
-    sharers = _Sharers(snapshot.instances)
-    rows: list[_Row] = [
-        (
-            str(pid),
-            printable(first[pid].user),
-            len(held[pid]),
-            sum(len(instance.watches) for instance in held[pid]),
-            sharers.others(held[pid], pid),
-            *_program(first[pid]),
-        )
-        for pid in held
-        if pid in snapshot.pids
-    ]
-    rows.sort(key=lambda row: (-_number(row[3]), int(str(row[0]))))
-    columns = (_PID, _USER, _INSTANCES, _WATCHES, _SHARED, _COMMAND, _EXECUTABLE)
-    total = ("total", "", len(snapshot.instances), _all(snapshot), "", "", _sharing(snapshot))
-    return _Grid(columns, rows, total)
-
-
-def _by_fd(snapshot: Snapshot) -> _Grid:
-    rows: list[_Row] = [
-        (
-            str(holder.pid),
-            str(holder.fd),
-            printable(holder.user),
-            len(instance.watches),
-            _several(
-                (f"{one.pid}:{one.fd}" for one in instance.holders if one is not holder),
-                len(instance.holders) - 1,
-            ),
-            *_program(holder),
-        )
-        for instance in snapshot.instances
-        for holder in instance.holders
-        if holder.pid in snapshot.pids
-    ]
-    rows.sort(key=lambda row: (-_number(row[3]), int(str(row[0])), int(str(row[1]))))
-    columns = (_PID, _FD, _USER, _WATCHES, _SHARED, _COMMAND, _EXECUTABLE)
-    return _Grid(columns, rows, ("total", "", "", _all(snapshot), "", "", _sharing(snapshot)))
-
-
-def _by_target(snapshot: Snapshot) -> _Grid:
-    watching: defaultdict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
-    for instance in snapshot.instances:
-        for watch in instance.watches:
-            watching[watch.device, watch.ino].append((instance.id, watch.mask))
-    sharers = _Sharers(snapshot.instances)
-    rows: list[_Row] = [
-        (
-            str(ino),
-            device,
-            len(found),
-            "|".join(_mask_names(reduce(or_, (mask for _, mask in found)))),
-            sharers.named(tuple(number for number, _ in found)),
-        )
-        for (device, ino), found in watching.items()
-    ]
-    rows.sort(key=lambda row: (-_number(row[2]), str(row[1]), int(str(row[0]))))
-    unique = counted(len(watching), "unique target")
-    columns = (_INODE, _DEVICE, _WATCHES, _MASK, _HOLDERS)
-    return _Grid(columns, rows, ("total", "", _all(snapshot), "", unique))
-
-
-class _Sharers:
-    """The processes behind sets of instances; few sets differ, so each is put together once."""
-
-    def __init__(self, instances: Iterable[Instance]) -> None:
-        self._instances = {instance.id: instance for instance in instances}
-        self._processes: dict[tuple[int, ...], dict[int, Holder]] = {}
-        self._named: dict[tuple[int, ...], _Several] = {}
-
-    def others(self, instances: Iterable[Instance], pid: int) -> _Several:
-        """All but `pid`, by number."""
-        processes = self._behind(tuple(instance.id for instance in instances))
-        return _several((str(one) for one in processes if one != pid), len(processes) - 1)
-
-    def named(self, ids: tuple[int, ...]) -> _Several:
-        """All, as ``comm[pid]``."""
-        if ids not in self._named:
-            processes = self._behind(ids)
-            self._named[ids] = _several(map(_process_name, processes.values()), len(processes))
-        return self._named[ids]
-
-    def _behind(self, ids: tuple[int, ...]) -> dict[int, Holder]:
-        if ids not in self._processes:
-            holders = chain.from_iterable(self._instances[one].holders for one in ids)
-            found = {holder.pid: holder for holder in holders}
-            self._processes[ids] = {pid: found[pid] for pid in sorted(found)}
-        return self._processes[ids]
-
-
-def _program(holder: Holder) -> tuple[str, str]:
-    return printable(holder.comm), "-" if holder.exe is None else printable(holder.exe)
-
-
-def _one_per_process(holders: Iterable[Holder]) -> Iterable[Holder]:
-    return {holder.pid: holder for holder in holders}.values()
-
-
-def _process_name(holder: Holder) -> str:
-    # a comma would pass for the one between two holders
-    return f"{printable(holder.comm)}[{holder.pid}]".replace(",", "\\x2c")
-
-
-def _several(names: Iterable[str], every: int) -> _Several:
-    return _Several(tuple(islice(names, _NAMES_SHOWN)), every)
-
-
-def _sharing(snapshot: Snapshot) -> str:
-    shared = any(len(instance.holders) > 1 for instance in snapshot.instances)
-    return "each instance once" if shared else ""
-
-
-@lru_cache(maxsize=4096)
-def _mask_names(mask: int) -> tuple[str, ...]:
-    return mask_names(mask)
-
-
-def _all(snapshot: Snapshot) -> int:
-    return sum(len(instance.watches) for instance in snapshot.instances)
-
-
-def _number(cell: _Cell) -> int:
-    return cell if isinstance(cell, int) else 0
-
-
-# --- the lines ---
-
-
-def _padded(line: Sequence[str], widths: Sequence[int], columns: Sequence[_Column]) -> str:
-    blanks = [" " * (width - cell_len(cell)) for cell, width in zip(line, widths)]
-    cells = [
-        blank + cell if column.right else cell + blank
-        for cell, blank, column in zip(line, blanks, columns)
-    ]
-    return _GAP.join(cells).rstrip(" ")
-
-
-def _table_cell(cell: _Cell) -> str:
-    if isinstance(cell, int):
-        return f"{cell:,}"
-    if isinstance(cell, str):
-        return cell
-    if not cell.names:
-        return ""
-    return cell.names[0] if cell.every == 1 else f"{cell.names[0]} +{cell.every - 1}"
-
-
-def _plain_cell(cell: _Cell) -> str:
-    if isinstance(cell, _Several):
-        more = cell.every - len(cell.names)
-        cell = ",".join((*cell.names, f"+{more}") if more else cell.names)
-    return str(cell).replace(" ", "\\x20") or "-"
+def _full_queues(instances: Iterable[Instance]) -> tuple[str, ...]:
+    full = sum(instance.queue is not None and instance.queue.full for instance in instances)
+    if not full:
+        return ()
+    return (f"{counted(full, 'queue')} full, events are lost",)
 
 
 def _nearest_limit(usage: Iterable[Usage]) -> tuple[str, ...]:
@@ -373,3 +249,8 @@ def _nearest_limit(usage: Iterable[Usage]) -> tuple[str, ...]:
     has = "has" if one.complete else "has at least"
     how = " (counted)" if one.source == "counted" else ""
     return (f"{printable(one.user)} {has} {used:,} of {limit:,} {what}{how}",)
+
+
+@lru_cache(maxsize=4096)
+def _device_name(dev: int) -> str:
+    return f"{dev >> 20}:{dev & 0xFFFFF}"

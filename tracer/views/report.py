@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.text import Text
 
@@ -11,17 +11,32 @@ from tracer.core.evidence import duration
 from tracer.core.report import (
     AuditRow,
     EndedRow,
-    FailureRow,
     ProcessRow,
     Report,
+    Use,
     UserLimits,
 )
-from tracer.views.columns import Column, aligned
-from tracer.views.sites import LABEL, site_lines, verdict_word
+from tracer.core.shortage import NEAR, UNLIMITED, share_of
+from tracer.views.columns import GAP, Column, aligned, natural_width
+from tracer.views.failures import failure_lines, in_namespace
+from tracer.views.sites import about, pace, site_lines, verdict_word
 from tracer.views.text import counted, printable, wrapped
 
 _PROCESSES_SHOWN = 15
-_FAILURES_SHOWN = 8
+_PROCESS_HEADER: tuple[str, ...] = (
+    "PID",
+    "COMMAND",
+    "LIVE",
+    "BEFORE",
+    "ADDED",
+    "REMOVED",
+    "INSTANCES",
+    "VERDICT",
+)
+# what the name of a pod or unit is told by, shortened
+_PLACE_LEAST = 14
+# as container runtimes show an id, which is a hash, and --pod takes a uid
+_ID_SHOWN, _HASH_DIGITS, _UID_SHOWN = 12, 64, 8
 # of more users the first would be lost from sight
 _LIMITS_SHOWN = 8
 
@@ -32,9 +47,9 @@ def report_lines(report: Report, width: int, *, full_stacks: bool = False) -> It
     yield from _warnings(report, width)
     yield Text()
     yield from site_lines(report, width, full_stacks=full_stacks)
-    yield from _failures(report.failures, width)
+    yield from failure_lines(report.failures, width)
     yield from _processes(report, width)
-    yield from _limits(report.limits)
+    yield from _limits(report.limits, width)
 
 
 # the header
@@ -112,46 +127,22 @@ def _audit(row: AuditRow) -> str:
 # the rest
 
 
-def _failures(failures: Sequence[FailureRow], width: int) -> Iterator[Text]:
-    if not failures:
-        return
-    yield Text()
-    total = counted(sum(failure.count for failure in failures), "failed call")
-    yield Text.assemble((f"{'FAILED':<{LABEL}} ", "bold"), total)
-    shown = failures[:_FAILURES_SHOWN]
-    rows = [
-        (
-            f"{failure.count:,}",
-            f"{failure.call} {failure.errno}",
-            _caller(failure),
-        )
-        for failure in shown
-    ]
-    columns = (Column(right=True), Column(), Column(shrink=True))
-    said = [failure.explanation for failure in shown]
-    for line, text, following in zip(
-        aligned(rows, columns, width, indent=LABEL), said, [*said[1:], ""]
-    ):
-        yield line
-        if text and text != following:
-            yield from wrapped(text, width, indent=LABEL + 2, style="dim")
-
-
-def _caller(failure: FailureRow) -> str:
-    comm = printable(failure.comm)
-    return comm if failure.pid is None else f"{comm}[{failure.pid}]"
-
-
 def _processes(report: Report, width: int) -> Iterator[Text]:
     processes = all_processes(report)
     if not processes:
         return
     yield Text()
     shown = processes[:_PROCESSES_SHOWN]
-    header = ("PID", "COMMAND", "LIVE", "BEFORE", "ADDED", "REMOVED", "INSTANCES", "VERDICT")
     right, left = Column(right=True), Column()
-    columns = (right, Column(shrink=True), right, right, right, right, right, left)
+    columns = [right, Column(shrink=True), right, right, right, right, right, left]
     rows = [(*process_columns(process), _process_verdict(process)) for process in shown]
+    pods = {pod.uid: pod.name for pod in report.pods}
+    places = [_place(process, pods) for process in shown]
+    header = _PROCESS_HEADER
+    if any(places) and natural_width((header, *rows)) + GAP + _PLACE_LEAST <= width:
+        header = (*header, "WHERE")
+        columns.append(Column(shrink=True))
+        rows = [(*row, place) for row, place in zip(rows, places)]
     yield from aligned(rows, columns, width, header=header)
     yield from more_processes(processes[len(shown) :])
 
@@ -184,6 +175,18 @@ def process_columns(process: ProcessRow | EndedRow) -> tuple[str, ...]:
     )
 
 
+def _place(process: ProcessRow | EndedRow, pods: Mapping[str, str | None]) -> str:
+    """What it runs in: the pod, else the container, else the unit."""
+    if isinstance(process, EndedRow):
+        return ""
+    if process.pod is not None:
+        return printable(pods.get(process.pod) or f"pod {process.pod[:_UID_SHOWN]}")
+    if process.container is not None:
+        name = process.container
+        return printable(name[:_ID_SHOWN] if len(name) == _HASH_DIGITS else name)
+    return printable(process.unit or "")
+
+
 def more_processes(hidden: Sequence[ProcessRow | EndedRow]) -> Iterator[Text]:
     """A line that says how many are not shown."""
     number = sum(row.processes if isinstance(row, EndedRow) else 1 for row in hidden)
@@ -199,18 +202,38 @@ def _process_verdict(process: ProcessRow | EndedRow) -> str:
     return verdict_word(process.verdict)
 
 
-def _limits(limits: Sequence[UserLimits]) -> Iterator[Text]:
+def _limits(limits: Sequence[UserLimits], width: int) -> Iterator[Text]:
     if limits:
         yield Text()
     for user in limits[:_LIMITS_SHOWN]:
-        yield Text(limit_sentence(user))
+        yield from wrapped(limit_sentence(user), width, style=limit_style(user))
     if len(limits) > _LIMITS_SHOWN:
         yield Text(f"and {counted(len(limits) - _LIMITS_SHOWN, 'more user')}", "dim")
 
 
 def limit_sentence(user: UserLimits) -> str:
-    """How much of the two limits a user has."""
+    """How much of the two limits a user has, and when they are met at this pace."""
+    who = f"{printable(user.user)}{in_namespace(user.userns)}"
     return (
-        f"{printable(user.user)} has {user.watches.used:,} of {user.watches.limit:,} watches "
-        f"and {user.instances.used:,} of {user.instances.limit:,} instances"
+        f"{who} has {_use(user.watches, 'watch', 'watches')}{_growth(user.watches)} "
+        f"and {_use(user.instances, 'instance', 'instances')}{_growth(user.instances)}"
     )
+
+
+def limit_style(user: UserLimits) -> str:
+    """A warning for a user who is near to a limit."""
+    nearest = max(share_of(use.used, use.limit) for use in (user.watches, user.instances))
+    return "bold red" if nearest >= 1 else "yellow" if nearest >= NEAR else ""
+
+
+def _use(use: Use, one: str, several: str) -> str:
+    if use.limit >= UNLIMITED:
+        return counted(use.used, one, several)
+    return f"{use.used:,} of {use.limit:,} {several}"
+
+
+def _growth(use: Use) -> str:
+    if use.full_in_s is None or use.limit >= UNLIMITED:
+        return ""
+    when = f"full in about {about(use.full_in_s)}" if use.used < use.limit else "full"
+    return f" ({pace(use.per_hour)}: {when})"

@@ -146,24 +146,25 @@ def _then(site: SiteRow, limits: Sequence[UserLimits], width: int) -> Iterator[T
     """What it costs when it goes on like this."""
     if site.verdict not in (Verdict.LEAK, Verdict.SUSPECT) or not site.per_hour:
         return
-    text = f"{_pace(site.per_hour)} at this pace"
+    text = f"{pace(site.per_hour)} at this pace"
     for user in limits:
         if (user.userns, user.uid) == site.payer and site.full_in_s is not None:
             use = user.watches if site.unit is Unit.WATCHES else user.instances
             name = printable(user.user)
-            text = f"{_pace(site.per_hour)}; {name} reaches the limit of "
-            text += f"{amount(use.limit, site.unit)} in about {_about(site.full_in_s)}"
+            text = f"{pace(site.per_hour)}; {name} reaches the limit of "
+            text += f"{amount(use.limit, site.unit)} in about {about(site.full_in_s)}"
     yield from _labelled("then", text, width)
 
 
-def _pace(per_hour: float) -> str:
+def pace(per_hour: float) -> str:
+    """``+1,234 an hour``."""
     return f"{per_hour:+,.0f} an hour" if per_hour >= 1 else f"{per_hour * 24:+,.1f} a day"
 
 
 _DAY_S = 86400
 
 
-def _about(seconds: float) -> str:
+def about(seconds: float) -> str:
     """In one unit: it is an extrapolation."""
     if seconds < 60:
         return f"{seconds:.0f} s"

@@ -1,0 +1,162 @@
+"""One look at who has how much of which limit."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tracer.core.holdings import HeldBy, Holdings
+from tracer.core.raising import Settings
+from tracer.core.shortage import NEAR, HolderShare, Resource, Shortage, share_of
+from tracer.core.walk import Walk
+from tracer.kernel.descriptors import descriptors_of
+from tracer.kernel.procfs import user_namespace
+from tracer.kernel.queues import max_queued_events
+from tracer.kernel.walk import KernelList
+from tracer.listing import Lister, Scan, scan_proc
+from tracer.targets.processes import ProcessTable
+from tracer.targets.users import sysctl_limits
+from tracer.user_use import kernel_usage
+from tracer.views import limits as view
+
+# how many of those that hold most are asked for their descriptors
+_ASKED_MAX = 32
+
+
+class Look(NamedTuple):
+    """The limits, and the walk over /proc that they were counted by, if they were."""
+
+    limits: view.Limits
+    counted: Scan | None
+
+
+def look_at_limits(uid: int | None = None) -> Look:
+    """
+    Of all users, or of one: by the kernel's counters where they can be read, else by what /proc
+    shows.
+    """
+    with Lister() as lister:
+        walk = lister.walk()
+    scan = scan_proc() if walk is None else None
+    limits = _counted(scan) if scan is not None else _of_walk(walk or Walk(0, 0, {}, ()))
+    return Look(_with_descriptors(_only(limits, uid)), scan)
+
+
+def _of_walk(walk: Walk) -> view.Limits:
+    holdings = Holdings(walk)
+    table = ProcessTable()
+    users = []
+    for usage in kernel_usage(walk.users):
+        assert usage.userns is not None
+        payer = usage.userns, usage.uid
+        held = holdings.holders(payer, Resource.WATCHES)
+        users.append(
+            view.User(
+                usage=usage,
+                holders=tuple(_holder(one, table) for one in held),
+                maker=holdings.maker(payer),
+                member=_member(usage.userns, held),
+            )
+        )
+    instances = [one for one in walk.instances.values() if one.holders]
+    return view.Limits(
+        kernel=os.uname().release,
+        truth=KernelList.truth,
+        complete=not walk.unread,
+        users=tuple(users),
+        watches=sum(len(one.watches or ()) for one in instances),
+        instances=len(instances),
+        settings=_settings(),
+    )
+
+
+def _counted(scan: Scan) -> view.Limits:
+    held: defaultdict[tuple[int | None, int], dict[int, HolderShare]] = defaultdict(dict)
+    for instance in scan.instances:
+        first = scan.processes[instance.holders[0].pid]
+        known = held[user_namespace(first.pid), first.uid]
+        share = known.get(first.pid, HolderShare(first.pid, first.comm, 0, 0))
+        known[first.pid] = replace(
+            share,
+            watches=share.watches + len(instance.watches),
+            instances=share.instances + 1,
+        )
+    users = tuple(
+        view.User(usage, _most_first(held[usage.userns, usage.uid].values()))
+        for usage in scan.usage
+    )
+    return view.Limits(
+        kernel=os.uname().release,
+        truth=scan.truth,
+        complete=not scan.refused and scan.shows_all,
+        users=users,
+        watches=sum(len(instance.watches) for instance in scan.instances),
+        instances=len(scan.instances),
+        settings=_settings(),
+    )
+
+
+def _most_first(holders: Iterable[HolderShare]) -> tuple[HolderShare, ...]:
+    return tuple(sorted(holders, key=lambda one: (-one.watches, one.pid)))
+
+
+def _holder(held: HeldBy, table: ProcessTable) -> HolderShare:
+    facts = table.get(held.process)
+    comm = facts.comm if facts is not None else b"?"
+    return HolderShare(held.process.pid, comm, held.watches, held.instances)
+
+
+def _member(userns: int, held: Iterable[HeldBy]) -> int | None:
+    """A process in the namespace, by which one gets into it and is root there."""
+    for one in list(held)[:_ASKED_MAX]:
+        if user_namespace(one.process.pid) == userns and _has_root(one.process.pid):
+            return one.process.pid
+    return None
+
+
+def _has_root(pid: int) -> bool:
+    """Whether there is a root in its user namespace, who alone may set what holds for that."""
+    try:
+        # user_namespaces(7): first user in it, first outside, how many
+        lines = Path(f"/proc/{pid}/uid_map").read_text("ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return False
+    return any(line.split()[:1] == ["0"] for line in lines)
+
+
+def _only(limits: view.Limits, uid: int | None) -> view.Limits:
+    if uid is None:
+        return limits
+    return replace(limits, asked=frozenset(user.key for user in limits.users if user.uid == uid))
+
+
+def _with_descriptors(limits: view.Limits) -> view.Limits:
+    most = {
+        holder.pid: holder
+        for user in limits.shown
+        for holder in sorted(user.holders, key=lambda one: -one.instances)[:_ASKED_MAX]
+    }
+    asked = sorted(most.values(), key=lambda one: -one.instances)[:_ASKED_MAX]
+    near = sorted(_near_descriptors(asked), key=lambda one: -share_of(one.used, one.limit))
+    return replace(limits, descriptors=tuple(near))
+
+
+def _near_descriptors(holders: Iterable[HolderShare]) -> Iterator[Shortage]:
+    for holder in holders:
+        found = descriptors_of(holder.pid)
+        if found is not None and share_of(*found) >= NEAR:
+            yield Shortage(Resource.DESCRIPTORS, found.used, found.limit, holders=(holder,))
+
+
+def _settings() -> Settings:
+    limits = sysctl_limits()
+    return Settings(
+        watches=limits and limits.watches,
+        instances=limits and limits.instances,
+        queued_events=max_queued_events(),
+        memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+    )
