@@ -75,7 +75,8 @@ def test_ls_shows_them_escaped(inotrace: Start, hostile: tuple[Puppet, bytes]) -
         shown = tool.out.rest()
         assert tool.wait() == 0
         assert is_harmless(shown), shown
-        assert rb"\x1b[41m[b]" in shown
+        # what is long is cut
+        assert rb"\x1b[41m" in shown
 
 
 def test_run_shows_them_escaped(
