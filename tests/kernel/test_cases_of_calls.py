@@ -148,8 +148,8 @@ def test_a_number_that_no_watch_got_is_no_watch(
 @pytest.mark.parametrize(
     ("limit", "named", "other"),
     [
-        (("limit-instances", 3), "max_user_instances", "descriptor"),
-        (("limit-descriptors", 6), "descriptor", "max_user_instances"),
+        (("limit-instances", 3), "all the instances", "descriptor"),
+        (("limit-descriptors", 6), "descriptor", "all the instances"),
     ],
 )
 def test_no_instance_left_and_no_descriptor_left_are_told_apart(
