@@ -226,7 +226,7 @@ class Session:
 
     def live(self) -> Report:
         """How it stands; no verdicts."""
-        if self._snapshots.has_new_failures and time.monotonic() >= self._soonest_walk:
+        if self._snapshots.has_new_failures:
             # while who has it all still does
             self._reconcile()
         return self._snapshots.live(self._feed.probe.counters())
