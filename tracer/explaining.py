@@ -5,29 +5,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import Callable, NamedTuple
+from typing import Callable
 
-from tracer.core.accounts import OTHERS
-from tracer.core.events import CALL_NAMES, CallEvent, Op, Process, errno_name, explanation
+from tracer.core.accounts import Failure, count_failure
+from tracer.core.events import CallEvent
 from tracer.core.report import FailureRow
 from tracer.core.shortage import Shortage
 from tracer.errors import InotraceError
 from tracer.kernel.truth import Truth
-from tracer.shortages import Shortages, is_of_a_limit
+from tracer.shortages import Shortages, failure_row, is_of_a_limit
 from tracer.targets.processes import ProcessTable
 
-_KINDS_MAX = 1024
 # walks take at most a twentieth of the time
 _WALK_EVERY_S = 1.0
 _WALK_SHARE = 20
-
-
-class _Kind(NamedTuple):
-    op: int
-    errno: int
-    exhausted: int
-    process: Process | None
-    comm: bytes
 
 
 class Explainer:
@@ -41,7 +32,7 @@ class Explainer:
         self._truth: Truth | None = None
         self._shortages = Shortages(processes)
         self._next_walk = 0.0
-        self._counts: Counter[_Kind] = Counter()
+        self._counts: Counter[Failure] = Counter()
 
     def __enter__(self) -> Explainer:
         return self
@@ -52,22 +43,19 @@ class Explainer:
 
     def first(self, event: CallEvent) -> FailureRow | None:
         """Count a failed call; told of only if it is the first of its kind by its process."""
-        caller = event.caller
-        exhausted = event.detail if caller.op == Op.INIT else 0
-        kind = _Kind(caller.op, -event.ret, exhausted, caller.process, caller.comm)
-        if kind not in self._counts and len(self._counts) >= _KINDS_MAX:
-            kind = kind._replace(process=None, comm=OTHERS)
-        self._counts[kind] += 1
+        kind = count_failure(self._counts, event)
         if self._counts[kind] > 1:
             return None
-        shortage = self._shortage(kind, caller.uid) if is_of_a_limit(*kind[:2]) else None
-        return _row(kind, 1, shortage)
+        shortage = (
+            self._shortage(kind, event.caller.uid) if is_of_a_limit(kind.op, kind.errno) else None
+        )
+        return failure_row(kind, 1, shortage)
 
     def counted(self) -> list[FailureRow]:
         """All kinds with how many there were, most first."""
-        return [_row(kind, times) for kind, times in self._counts.most_common()]
+        return [failure_row(kind, times) for kind, times in self._counts.most_common()]
 
-    def _shortage(self, kind: _Kind, uid: int) -> Shortage | None:
+    def _shortage(self, kind: Failure, uid: int) -> Shortage | None:
         if kind.process is None:
             return None
         if time.monotonic() >= self._next_walk:
@@ -85,15 +73,3 @@ class Explainer:
         self._shortages.saw(self._truth.walk())
         took = time.monotonic() - began
         self._next_walk = began + max(_WALK_EVERY_S, _WALK_SHARE * took)
-
-
-def _row(kind: _Kind, count: int, shortage: Shortage | None = None) -> FailureRow:
-    return FailureRow(
-        call=CALL_NAMES[Op(kind.op)],
-        errno=errno_name(kind.errno),
-        count=count,
-        pid=kind.process.pid if kind.process is not None else None,
-        comm=kind.comm,
-        explanation=explanation(Op(kind.op), kind.errno, kind.exhausted),
-        shortage=shortage,
-    )

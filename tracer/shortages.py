@@ -6,8 +6,9 @@ import errno
 from collections.abc import Iterable
 
 from tracer.core.accounts import Accounts, Failure
-from tracer.core.events import Exhausted, Op, Process
+from tracer.core.events import CALL_NAMES, Exhausted, Op, Process, errno_name, explanation
 from tracer.core.holdings import HeldBy, Holdings, use_of
+from tracer.core.report import FailureRow
 from tracer.core.shortage import HolderShare, Resource, Shortage
 from tracer.core.walk import Payer, UserUse, Walk
 from tracer.kernel.descriptors import descriptors_of
@@ -144,3 +145,16 @@ def _of_limits(accounts: Accounts) -> list[Failure]:
 def is_of_a_limit(op: int, number: int) -> bool:
     """Whether a call fails with this errno for having no more of something."""
     return (op, number) in _OF_LIMITS
+
+
+def failure_row(failure: Failure, count: int, shortage: Shortage | None = None) -> FailureRow:
+    """With the errno's name and what it means."""
+    return FailureRow(
+        call=CALL_NAMES[Op(failure.op)],
+        errno=errno_name(failure.errno),
+        count=count,
+        pid=failure.process.pid if failure.process is not None else None,
+        comm=failure.comm,
+        explanation=explanation(Op(failure.op), failure.errno, failure.exhausted),
+        shortage=shortage,
+    )

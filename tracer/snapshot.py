@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from tracer.core.accounts import Failure, ProcessAccount
-from tracer.core.events import CALL_NAMES, Op, Process, errno_name, explanation
+from tracer.core.accounts import ProcessAccount
+from tracer.core.events import Process
 from tracer.core.ledger import Ledger
 from tracer.core.report import (
     AuditRow,
     EndedRow,
-    FailureRow,
     HolderRow,
     Host,
     InstanceRow,
@@ -28,7 +27,6 @@ from tracer.core.report import (
     Use,
     UserLimits,
 )
-from tracer.core.shortage import Shortage
 from tracer.core.site import Site
 from tracer.core.trend import Trend
 from tracer.core.verdict import Verdict
@@ -37,7 +35,7 @@ from tracer.core.watch import InstanceAccount
 from tracer.judging import Judging, comm_of, site_id
 from tracer.kernel.inodes import DentryNames, InodeState
 from tracer.kernel.probe import Counters
-from tracer.shortages import KeptShortages
+from tracer.shortages import KeptShortages, failure_row
 from tracer.targets.fate import Fates
 from tracer.targets.pods import Pods, pod_uid_in
 from tracer.targets.processes import ProcessTable
@@ -224,7 +222,7 @@ class Snapshots:
             instances=tuple(map(self._instance_row, self._ledger.instances.values())),
             sites=tuple(sites),
             failures=tuple(
-                _failure_row(failure, count, self._shortages.of(failure))
+                failure_row(failure, count, self._shortages.of(failure))
                 for failure, count in self._ledger.accounts.failures.most_common()
             ),
             ended=self._ended_rows(),
@@ -383,16 +381,4 @@ def _audit_row(charge: Charge) -> AuditRow:
             if more
             else "instances closed or watches removed while they were counted"
         ),
-    )
-
-
-def _failure_row(failure: Failure, count: int, shortage: Shortage | None) -> FailureRow:
-    return FailureRow(
-        call=CALL_NAMES[Op(failure.op)],
-        errno=errno_name(failure.errno),
-        count=count,
-        pid=failure.process.pid if failure.process is not None else None,
-        comm=failure.comm,
-        explanation=explanation(Op(failure.op), failure.errno, failure.exhausted),
-        shortage=shortage,
     )

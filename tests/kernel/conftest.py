@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable
 
@@ -15,6 +16,7 @@ from agreement import NAME, WAYS, Case, tracing
 from harness import (
     CHECKOUT,
     PATIENCE_S,
+    STAY,
     Inotrace,
     Puppet,
     Terminal,
@@ -205,3 +207,22 @@ def traced_puppet(
 @pytest.fixture
 def case(session: Session, traced_puppet: Puppet) -> Case:
     return Case(session)
+
+
+@pytest.fixture
+def stay() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a command that ends with Python waiting for the end of the test."""
+    with ExitStack() as ends:
+
+        def start(*command: object) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(
+                [*map(str, command), sys.executable, "-c", STAY],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            ends.callback(process.communicate)
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"\n"
+            return process
+
+        yield start

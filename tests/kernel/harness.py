@@ -92,6 +92,10 @@ def compiled(workload: str, program: Path, *flags: str) -> Path:
     return program
 
 
+# Python says that it is there, and waits for the end of its standard input.
+STAY = "import sys; print(flush=True); sys.stdin.read()"
+
+
 def until(condition: Callable[[], bool], what: str) -> None:
     """For what the kernel does in its own time and tells nobody about."""
     ends = time.monotonic() + PATIENCE_S

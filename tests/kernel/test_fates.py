@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable
 
@@ -28,7 +27,6 @@ _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _UID = "5325873d-0b1c-4b6e-9d5c-0123456789ab"
 _MOUNT = "mount -t tmpfs inotrace-test"
 # says that it is there, and stays until its standard input ends
-_STAY = "import sys; print(flush=True); sys.stdin.read()"
 
 
 class Kernel:
@@ -75,25 +73,6 @@ def kernel(root: None) -> Iterator[Kernel]:
         kernel = Kernel(probe)
         yield kernel
         kernel.close()
-
-
-@pytest.fixture
-def stay() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts a command that ends with Python waiting for the end of the test."""
-    with ExitStack() as ends:
-
-        def start(*command: object) -> subprocess.Popen[bytes]:
-            process = subprocess.Popen(
-                [*map(str, command), sys.executable, "-c", _STAY],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            ends.callback(process.communicate)
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"\n"
-            return process
-
-        yield start
 
 
 def _watch(puppet: Puppet, *targets: Path) -> None:

@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable
 
 import pytest
 from agreement import Case
-from harness import Puppet, compiled, environment
+from harness import STAY, Puppet, compiled, environment
 from privileges import limited
 
 from tracer.core.events import Process
@@ -29,7 +28,6 @@ from tracer.targets.locate import How, Location, Locator, Sought
 pytestmark = pytest.mark.usefixtures("root")
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-_STAY = "import sys; print(flush=True); sys.stdin.read()"
 _NOWHERE = Location(None, How.UNRESOLVED)
 # the last line is what a user without privileges finds of its own watch
 _OWN_WATCH = """
@@ -109,25 +107,6 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(by_handle, "open_by_handle", refuse)
-
-
-@pytest.fixture
-def stay() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts a command that ends with Python waiting for the end of the test."""
-    with ExitStack() as ends:
-
-        def start(*command: object) -> subprocess.Popen[bytes]:
-            process = subprocess.Popen(
-                [*map(str, command), sys.executable, "-c", _STAY],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-            ends.callback(process.communicate)
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"\n"
-            return process
-
-        yield start
 
 
 def _watch(puppet: Puppet, *targets: Path | bytes) -> None:
@@ -404,7 +383,7 @@ def test_a_target_outside_of_the_root_of_its_holder(kernel: Kernel, tmp_path: Pa
         folder.mkdir()
     inotify = "import ctypes; libc = ctypes.CDLL(None); libc.inotify_add_watch("
     inotify += f"libc.inotify_init1(0), {os.fsencode(outside)!r}, 2)"
-    script = f"{inotify}; import os; os.chroot({str(jail)!r}); os.chdir('/'); {_STAY}"
+    script = f"{inotify}; import os; os.chroot({str(jail)!r}); os.chdir('/'); {STAY}"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:

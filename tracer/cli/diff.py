@@ -19,7 +19,6 @@ from tracer.core.kept_json import kept
 from tracer.errors import InotraceError
 from tracer.views.delta import delta_lines
 from tracer.views.json_delta import delta_json
-from tracer.views.text import rendered
 
 _STDIN = "-"
 # a list of a million watches has a quarter of it
@@ -27,8 +26,6 @@ _BYTES_MAX = 1 << 30
 _PORTION = 1 << 20
 # the longest number that is kept anywhere is 2^64 - 1
 _DIGITS_MAX = 20
-# a file and a pipe have no width of their own: nothing is shortened there
-_PLAIN_WIDTH = 400
 
 
 @click.command("diff")
@@ -60,18 +57,12 @@ def command(
     format_ = chosen_format(context)
     differences = _compared(a, b)
     with Output(output, force) as out:
-        out.write(_rendered(differences, out, format_, full_stacks))
-
-
-def _rendered(differences: Delta, output: Output, format_: str, full_stacks: bool) -> str:
-    if format_ == "json":
-        return delta_json(differences)
-    is_table = format_ == "table" and output.path is None
-    return rendered(
-        lambda width: delta_lines(differences, width, full_stacks=full_stacks),
-        output.stream if is_table else None,
-        None if is_table else _PLAIN_WIDTH,
-    )
+        if format_ == "json":
+            out.write(delta_json(differences))
+        else:
+            out.write_lines(
+                lambda width: delta_lines(differences, width, full_stacks=full_stacks), format_
+            )
 
 
 def _compared(a: str, b: str) -> Delta:

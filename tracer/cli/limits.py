@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 
 import click
 
 from tracer.cli.debug import debug_option
-from tracer.cli.outcome import notice
+from tracer.cli.notices import limitations, notice, remedy
 from tracer.cli.output import Output, chosen_format, output_options
-from tracer.kernel.capabilities import LOOKING, missing, named
 from tracer.limits import Look, look_at_limits
 from tracer.listing import Scan
 from tracer.targets.users import user_id
@@ -68,17 +66,5 @@ def _unseen(scan: Scan) -> Iterator[str]:
     yield "the kernel's own counters cannot be read here: this is what /proc shows"
     if scan.refused:
         processes = counted(len(scan.refused), "process", "processes")
-        yield f"cannot look into {processes}: {_remedy()}"
-    if not scan.shows_all:
-        yield "/proc is mounted with hidepid and hides other users: run as root to see all"
-    if not scan.sharing_known:
-        yield "kcmp is refused here: a shared instance counts once for each that holds it"
-
-
-def _remedy() -> str:
-    lacking = missing(LOOKING)
-    if not lacking:
-        return "a sandbox or security module refuses it"
-    if os.geteuid() == 0:
-        return f"root lacks {named(lacking)} here"
-    return f"run as root to see all, or with {named(lacking)}"
+        yield f"cannot look into {processes}: {remedy()}"
+    yield from limitations(scan)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from tracer.cli.notices import limitations, remedy
 from tracer.errors import InotraceError
 from tracer.filter import Filter
-from tracer.kernel.capabilities import LOOKING, missing, named
 from tracer.kernel.procfs import ProcessFacts
 from tracer.listing import Lister, Scan, take_snapshot
 from tracer.targets.users import user_name
@@ -100,7 +100,7 @@ def _require_readable(pids: frozenset[int], hidden: list[ProcessFacts]) -> None:
     if pids and len(hidden) == len(pids):
         first = hidden[0]
         raise InotraceError(
-            f"cannot look into process {first.pid} of {user_name(first.uid)}: {_remedy()}"
+            f"cannot look into process {first.pid} of {user_name(first.uid)}: {remedy()}"
         )
 
 
@@ -110,20 +110,8 @@ def _missing(scan: Scan, hidden: list[ProcessFacts], changing: int) -> Iterator[
     if hidden:
         whose = "" if any(one.uid == os.geteuid() for one in hidden) else " of other users"
         processes = counted(len(hidden), "process", "processes")
-        yield (f"cannot look into {processes}{whose}: {_remedy()}")
-    if not scan.shows_all:
-        yield ("/proc is mounted with hidepid and hides other users: run as root to see all")
-    if not scan.sharing_known:
-        yield ("kcmp is refused here: a shared instance counts once for each that holds it")
-
-
-def _remedy() -> str:
-    lacking = missing(LOOKING)
-    if not lacking:
-        return "a sandbox or security module refuses it"
-    if os.geteuid() == 0:
-        return f"root lacks {named(lacking)} here"
-    return f"run as root to see all, or with {named(lacking)}"
+        yield (f"cannot look into {processes}{whose}: {remedy()}")
+    yield from limitations(scan)
 
 
 def rendered(snapshot: view.Snapshot, shape: Shape, to_file: bool = False) -> str:

@@ -19,11 +19,9 @@ from tracer.views.github import github_lines
 from tracer.views.json_report import report_json
 from tracer.views.report import report_lines
 from tracer.views.sites import amounts
-from tracer.views.text import counted, rendered
+from tracer.views.text import counted
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-# a file and a pipe have no width of their own: nothing is shortened there
-_PLAIN_WIDTH = 400
 _FAILING = {
     None: (),
     Verdict.LEAK: (Verdict.LEAK,),
@@ -151,14 +149,8 @@ def print_report(report: Report, output: Output, format_: str, *, full_stacks: b
     elif format_ == "github":
         output.write("".join(f"{line}\n" for line in github_lines(report)))
     else:
-        is_table = format_ == "table" and output.path is None
-        width = None if is_table else _PLAIN_WIDTH
-        output.write(
-            rendered(
-                lambda console_width: report_lines(report, console_width, full_stacks=full_stacks),
-                output.stream if is_table else None,
-                width,
-            )
+        output.write_lines(
+            lambda width: report_lines(report, width, full_stacks=full_stacks), format_
         )
     if output.path is not None:
         notice(f"{summary(report)}; the report is in {output.path}")

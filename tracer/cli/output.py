@@ -6,16 +6,21 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Callable, TextIO, TypeVar
 
 import click
 from click.core import ParameterSource
+from rich.text import Text
 
 from tracer.errors import InotraceError
+from tracer.views.text import rendered
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+# a file and a pipe have no width of their own: nothing is shortened there
+_PLAIN_WIDTH = 400
 
 
 def output_options(*formats: str) -> Callable[[_Function], _Function]:
@@ -104,6 +109,16 @@ class Output:
         except InotraceError as error:
             _print(text, sys.stdout)
             raise InotraceError(f"{error}; it was printed on standard output instead") from error
+
+    def write_lines(self, lines: Callable[[int], Iterable[Text]], format_: str) -> None:
+        """
+        The same with `lines`, which are asked for with the width to fit.
+
+        Only a table that is shown at once has to fit, and has colours where they can be seen.
+        """
+        is_shown = format_ == "table" and self.path is None
+        stream, width = (self.stream, None) if is_shown else (None, _PLAIN_WIDTH)
+        self.write(rendered(lines, stream, width))
 
     def append(self, text: str) -> None:
         """Print `text`, or add it to what the file will hold. Raises InotraceError."""

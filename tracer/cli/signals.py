@@ -53,10 +53,10 @@ def stop_on_signals() -> Iterator[Stop]:
 
 
 class MarkSignals:
-    """SIGUSR1, each of which asks for a mark. Use as a context manager."""
+    """SIGUSR1, which asks for a mark. Use as a context manager."""
 
     def __init__(self) -> None:
-        self._came = 0
+        self._came = False
 
     def __enter__(self) -> MarkSignals:
         self._before = signal.signal(signal.SIGUSR1, self._note)
@@ -65,13 +65,13 @@ class MarkSignals:
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGUSR1, self._before)
 
-    def take(self) -> int:
-        """How many came since this was last asked."""
-        came, self._came = self._came, 0
+    def take(self) -> bool:
+        """Whether any came since this was last asked."""
+        came, self._came = self._came, False
         return came
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self._came += 1
+        self._came = True
 
 
 class HeldSignals:

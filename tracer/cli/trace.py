@@ -151,7 +151,7 @@ class Watching:
     def _is_mark_wanted(self) -> bool:
         """Several at once are one: nothing can have been repeated in between."""
         typed = self._keys.typed() if self._keys is not None else b""
-        is_asked = bool(self._marks.take()) or _MARK_KEY in typed
+        is_asked = self._marks.take() or _MARK_KEY in typed
         return is_asked and self._session.rounds < ROUNDS_MAX
 
 

@@ -134,11 +134,7 @@ class Accounts:
 
     def fail(self, event: CallEvent, account: ProcessAccount, times: int = 1) -> None:
         account.failed += times
-        caller = event.caller
-        kind = Failure(caller.op, -event.ret, caller.process, caller.comm, _exhausted(event))
-        if kind not in self.failures and len(self.failures) >= _FAILURES_MAX:
-            kind = kind._replace(process=None, comm=OTHERS)
-        self.failures[kind] += times
+        count_failure(self.failures, event, times)
 
     def share(self, stack: Stack, caller: Caller, account: ProcessAccount) -> Share:
         """Of the site of a call; the same caller and stack come as the same objects, most times."""
@@ -209,6 +205,16 @@ class Accounts:
                 into = self.sites[folded] = Site(folded, site.stack, name)
             into.take(site)
         self._shares_of_callers.clear()
+
+
+def count_failure(failures: Counter[Failure], event: CallEvent, times: int = 1) -> Failure:
+    """Count a failed call; the kind that it is counted as."""
+    caller = event.caller
+    kind = Failure(caller.op, -event.ret, caller.process, caller.comm, _exhausted(event))
+    if kind not in failures and len(failures) >= _FAILURES_MAX:
+        kind = kind._replace(process=None, comm=OTHERS)
+    failures[kind] += times
+    return kind
 
 
 def _exhausted(event: CallEvent) -> int:

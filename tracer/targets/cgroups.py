@@ -11,12 +11,12 @@ from itertools import chain
 from typing import NamedTuple
 
 from tracer.errors import EXIT_USAGE, InotraceError
+from tracer.kernel.procfs import unescaped
 
 _V2 = b"cgroup2"
 # include/linux/proc_ns.h: PROC_CGROUP_INIT_INO
 _FIRST_NAMESPACE = 0xEFFFFFFB
 _MOUNT_ID = re.compile(rb"^mnt_id:\t(\d+)$", re.MULTILINE)
-_ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 class Place(NamedTuple):
@@ -185,14 +185,10 @@ def _parse_mount(line: bytes) -> CgroupMount | None:
     return CgroupMount(
         id=int(mount[0]),
         is_v2=filesystem[0] == _V2,
-        root=parse_place(_unescaped(mount[3])),
-        point=_unescaped(mount[4]),
+        root=parse_place(unescaped(mount[3])),
+        point=unescaped(mount[4]),
         options=frozenset(filesystem[2].split(b",")),
     )
-
-
-def _unescaped(field: bytes) -> bytes:
-    return _ESCAPE.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), field)
 
 
 def _shown_as(path: bytes, mounts: Iterable[CgroupMount]) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,7 +14,7 @@ from tracer.core.stack import StackState
 from tracer.views.columns import Column, aligned
 from tracer.views.sites import NOUNS, amount
 from tracer.views.stacks import place_name, stack_lines
-from tracer.views.text import counted, printable, shortened
+from tracer.views.text import counted, printable, shortened, wrapped
 
 _SITES_SHOWN = 10
 _PROCESSES_SHOWN = 15
@@ -86,12 +85,7 @@ def _in_words(delta: Delta) -> Iterator[str]:
 def _caveats(delta: Delta, width: int) -> Iterator[Text]:
     for name, caveats in (("A", delta.caveats_before), ("B", delta.caveats_after)):
         if caveats:
-            yield from _wrapped(f"Numbers of {name} may be off: {', '.join(caveats)}.", width)
-
-
-def _wrapped(sentence: str, width: int) -> Iterator[Text]:
-    for line in textwrap.wrap(sentence, max(width, 30)):
-        yield Text(line, "yellow")
+            yield from wrapped(f"Numbers of {name} may be off: {', '.join(caveats)}.", width)
 
 
 # the sections
@@ -125,7 +119,7 @@ def _unsure_places(sites: Iterable[SiteDelta], width: int) -> Iterator[Text]:
         for site in sites
     )
     if unsure:
-        yield from _wrapped(
+        yield from wrapped(
             f"Of {counted(unsure, 'place')} that came or went the callers are unknown: the other "
             "file may have it under more or fewer frames.",
             width,
@@ -188,7 +182,7 @@ def _unlisted(delta: Delta, width: int) -> Iterator[Text]:
         return
     if not delta.targets:
         yield Text()
-    yield from _wrapped(
+    yield from wrapped(
         f"The targets are not whole, those of {' and of '.join(lacking)} are not listed: one that "
         "seems to have come or gone may only be unlisted.",
         width,

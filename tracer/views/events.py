@@ -21,7 +21,7 @@ from tracer.core.events import (
 from tracer.core.report import FailureRow
 from tracer.core.shortage import Shortage
 from tracer.core.stack import Stack
-from tracer.views.failures import caller, shortage_keys
+from tracer.views.failures import caller, failure_keys, shortage_keys
 from tracer.views.json_report import frame_object
 from tracer.views.stacks import caveat, frame_rows
 from tracer.views.text import counted, decoded, printable, shortened
@@ -148,7 +148,7 @@ class JsonLines:
         return _json_line(call)
 
     def footer(self, printed: int, lost: int, failures: Sequence[FailureRow] = ()) -> str:
-        kinds = list(map(_failure_object, failures))
+        kinds = list(map(failure_keys, failures))
         return _json_line({"summary": {"calls": printed, "lost": lost, "failures": kinds}})
 
 
@@ -173,16 +173,6 @@ def _explanation(event: CallEvent) -> str:
         return ""
     exhausted = event.detail if event.op == Op.INIT else 0
     return explanation(Op(event.op), -event.ret, exhausted)
-
-
-def _failure_object(failure: FailureRow) -> dict[str, Any]:
-    return {
-        "call": failure.call,
-        "errno": failure.errno,
-        "count": failure.count,
-        "pid": failure.pid,
-        "comm": decoded(failure.comm),
-    }
 
 
 def _json_line(value: dict[str, Any]) -> str:

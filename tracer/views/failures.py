@@ -16,6 +16,17 @@ from tracer.views.text import counted, decoded, printable, wrapped
 _SHOWN = 8
 
 
+def failure_keys(failure: FailureRow) -> dict[str, Any]:
+    """What JSON has of every kind of failed call."""
+    return {
+        "call": failure.call,
+        "errno": failure.errno,
+        "count": failure.count,
+        "pid": failure.pid,
+        "comm": decoded(failure.comm),
+    }
+
+
 def failure_lines(failures: Sequence[FailureRow], width: int) -> Iterator[Text]:
     """The section of a report: the kinds of failed calls, and below them why."""
     if not failures:

@@ -14,6 +14,7 @@ from tracer.core.evidence import duration
 from tracer.core.report import Report, SiteRow, Unit
 from tracer.core.stack import Frame, own_frames
 from tracer.core.verdict import Verdict
+from tracer.views.sites import amounts, where_in
 from tracer.views.stacks import frame_columns, place_name
 from tracer.views.text import counted, printable, shortened
 
@@ -26,7 +27,6 @@ _LINE_MAX = 500
 _PATH_MAX = 4096
 _COMMANDS = {Verdict.LEAK: "error", Verdict.SUSPECT: "warning"}
 _WORDS = {Verdict.LEAK: "leaked", Verdict.SUSPECT: "suspect"}
-_NAMES = {Unit.WATCHES: ("watch", "watches"), Unit.INSTANCES: ("instance", "instances")}
 _MADE = {Unit.WATCHES: "added", Unit.INSTANCES: "opened"}
 
 
@@ -60,20 +60,18 @@ def _location(site: SiteRow) -> dict[str, str]:
 
 def _title(site: SiteRow) -> str:
     place = shortened(place_name(site.stack), _NAME_MAX)
-    return f"{_live([site])} {_WORDS[site.verdict]}: {place}"
+    return f"{amounts([site])} {_WORDS[site.verdict]}: {place}"
 
 
 def _message(site: SiteRow) -> str:
     made = f"{site.added:,} {_MADE[site.unit]}" if site.added else "held"
-    lines = [f"{made} by {_who(site)}", *(printable(evidence.text) for evidence in site.evidence)]
+    lines = [
+        f"{made} by {where_in(site)}",
+        *(printable(evidence.text) for evidence in site.evidence),
+    ]
     lines += _where(site)
     lines += map(_place, own_frames(site.stack)[:_FRAMES_SHOWN])
     return "\n".join(shortened(line, _LINE_MAX) for line in lines)
-
-
-def _who(site: SiteRow) -> str:
-    which = f"[{site.pids[0]}]" if len(site.pids) == 1 else f" ({len(site.pids):,} processes)"
-    return printable(site.comm) + (which if site.pids else "")
 
 
 def _where(site: SiteRow) -> Iterator[str]:
@@ -92,7 +90,7 @@ def _summary(report: Report) -> str:
     """The answer in one line, with how much of it has no annotation."""
     said = [_counted(report.sites_with(verdict), word) for verdict, word in _WORDS.items()]
     if report.has_unsure:
-        said.append(f"{_live(report.sites_with(Verdict.INCONCLUSIVE))} not seen being added")
+        said.append(f"{amounts(report.sites_with(Verdict.INCONCLUSIVE))} not seen being added")
     if not report.conclusive:
         said.insert(0, "inconclusive: records were lost or the ledger was not verified")
     told = "; ".join(filter(None, said)) or "no leak found"
@@ -103,14 +101,4 @@ def _counted(sites: Sequence[SiteRow], word: str) -> str:
     if not sites:
         return ""
     beyond = f", {_SITES_SHOWN} of them shown" if len(sites) > _SITES_SHOWN else ""
-    return f"{_live(sites)} {word} at {counted(len(sites), 'place')}{beyond}"
-
-
-def _live(sites: Sequence[SiteRow]) -> str:
-    """``23 watches and 1 instance``."""
-    numbers = {
-        unit: sum(site.live for site in sites if site.unit is unit)
-        for unit in Unit
-        if any(site.unit is unit for site in sites)
-    }
-    return " and ".join(counted(number, *_NAMES[unit]) for unit, number in numbers.items())
+    return f"{amounts(sites)} {word} at {counted(len(sites), 'place')}{beyond}"

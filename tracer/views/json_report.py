@@ -29,7 +29,7 @@ from tracer.core.report import (
 )
 from tracer.core.stack import Frame
 from tracer.core.verdict import Verdict
-from tracer.views.failures import shortage_keys
+from tracer.views.failures import failure_keys, shortage_keys
 from tracer.views.text import decoded
 
 SCHEMA = "inotrace.report/1"
@@ -256,11 +256,7 @@ def _target(row: TargetRow) -> dict[str, Any]:
 
 def _failure(failure: FailureRow) -> dict[str, Any]:
     return {
-        "call": failure.call,
-        "errno": failure.errno,
-        "count": failure.count,
-        "pid": failure.pid,
-        "comm": decoded(failure.comm),
+        **failure_keys(failure),
         "explanation": failure.explanation,
         **shortage_keys(failure.shortage),
     }

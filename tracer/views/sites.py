@@ -94,10 +94,11 @@ def _headline(site: SiteRow) -> str:
         fate = f"{gone:,} of {site.added:,} {verb}"
     if not site.added:
         fate = "not seen being added"
-    return f"{live}, one place in {_where_in(site)}, {fate}"
+    return f"{live}, one place in {where_in(site)}, {fate}"
 
 
-def _where_in(site: SiteRow) -> str:
+def where_in(site: SiteRow) -> str:
+    """``agent[1173]``, ``agent (3 processes)``."""
     comm = printable(site.comm)
     if not site.pids:
         return comm
@@ -215,7 +216,7 @@ def _brief(sites: Sequence[SiteRow], numbers: Sequence[int], width: int) -> Iter
         (
             f"{number:,}",
             _place(site),
-            _where_in(site),
+            where_in(site),
             _reason(site),
         )
         for site, number in shown
