@@ -41,10 +41,10 @@ class Explainer:
         if self._truth is not None:
             self._truth.close()
 
-    def first(self, event: CallEvent) -> FailureRow | None:
-        """Count a failed call; told of only if it is the first of its kind by its process."""
-        kind = count_failure(self._counts, event)
-        if self._counts[kind] > 1:
+    def first(self, event: CallEvent, times: int = 1) -> FailureRow | None:
+        """Count failed calls; told of only if they are the first of their kind by their process."""
+        kind = count_failure(self._counts, event, times)
+        if self._counts[kind] > times:
             return None
         shortage = (
             self._shortage(kind, event.caller.uid) if is_of_a_limit(kind.op, kind.errno) else None

@@ -19,7 +19,7 @@ from tracer.kernel.fdinfo import (
     inotify_fds,
     read_watches,
 )
-from tracer.kernel.inodes import Dentries
+from tracer.kernel.inodes import Inodes
 from tracer.kernel.preflight import need_btf
 from tracer.kernel.probe import bcc_errors, load_walk
 from tracer.kernel.procfs import (
@@ -70,14 +70,14 @@ class Lister:
     Looks at what is watched, again and again, until `close`. Use as a context manager.
 
     By the iterator where it loads, which keeps no program waiting, otherwise through /proc; also
-    where /proc hides who the holders are, which then says so. `names` loads what tells the name of
-    an inode, too, `names_of`: None where the kernel refuses.
+    where /proc hides who the holders are, which then says so. `names` loads what tells of `inodes`,
+    too: None where the kernel refuses.
     """
 
     def __init__(self, names: bool = False) -> None:
         self._bpf: Any = None
         self._kernel: KernelList | None = None
-        self.names_of: Dentries | None = None
+        self.inodes: Inodes | None = None
         if shows_all_processes() and not missing(TRACING):
             self._open(names)
 
@@ -88,7 +88,7 @@ class Lister:
         self.close()
 
     def close(self) -> None:
-        self.names_of = None
+        self.inodes = None
         if self._kernel is not None:
             self._kernel.close()
         if self._bpf is not None:
@@ -115,7 +115,7 @@ class Lister:
             self._kernel = KernelList(self._bpf)
             if names:
                 with bcc_errors("the kernel does not let us ask for names of inodes"):
-                    self.names_of = Dentries(self._bpf)
+                    self.inodes = Inodes(self._bpf)
 
 
 def scan_walk(walk: Walk) -> Scan:

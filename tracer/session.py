@@ -28,6 +28,8 @@ from tracer.targets.processes import ProcessTable
 _WALK_EVERY_S = 2.0
 _WALK_SOONEST_S = 0.05
 _WALK_SHARE = 50
+# For a limit that was met, while who has it all still does: at most a twentieth.
+_LOOK_SHARE = 20
 # An instance may be closed or changed under a walk, which cannot read it then.
 _VERIFY_ATTEMPTS = 5
 _SETTLE_ATTEMPTS = 3
@@ -69,6 +71,7 @@ class Session:
         self._next_walk = 0.0
         self._uncounted: tuple[Charge, ...] = ()
         self._soonest_walk = 0.0
+        self._soonest_look = 0.0
         self._lost = 0
         self._kernel: Truth | None = None
         try:
@@ -121,12 +124,12 @@ class Session:
             self._reconcile()
 
     def _walk_is_due(self, now: float) -> bool:
-        is_called_for = (
-            self._feed.rang_since(self._walked_at)
-            or self._feed.lost != self._lost
-            or self._snapshots.has_new_failures
-        )
-        return now >= (self._soonest_walk if is_called_for else self._next_walk)
+        is_called_for = self._feed.rang_since(self._walked_at) or self._feed.lost != self._lost
+        due = now >= (self._soonest_walk if is_called_for else self._next_walk)
+        return due or self._look_is_due(now)
+
+    def _look_is_due(self, now: float) -> bool:
+        return now >= self._soonest_look and self._snapshots.has_new_failures
 
     @property
     def refusal(self) -> str:
@@ -186,6 +189,7 @@ class Session:
         # a busy program may ring without end: then our own work counts as well
         took = max(took, time.thread_time() - worked)
         self._soonest_walk = time.monotonic() + max(_WALK_SOONEST_S, _WALK_SHARE * took)
+        self._soonest_look = time.monotonic() + max(_WALK_SOONEST_S, _LOOK_SHARE * took)
         return walk, change
 
     def has_descendants(self) -> bool:
@@ -226,8 +230,7 @@ class Session:
 
     def live(self) -> Report:
         """How it stands; no verdicts."""
-        if self._snapshots.has_new_failures:
-            # while who has it all still does
+        if self._look_is_due(time.monotonic()):
             self._reconcile()
         return self._snapshots.live(self._feed.probe.counters())
 

@@ -107,14 +107,17 @@ class KeptShortages:
 
     def lag(self, accounts: Accounts) -> bool:
         """Whether there are limits met of which no walk has told."""
-        if len(accounts.failures) == self._seen:
-            return False
-        return any(kind not in self._looked_into for kind in _of_limits(accounts))
+        return len(accounts.failures) != self._seen and any(map(self.awaits, accounts.failures))
+
+    def awaits(self, kind: Failure) -> bool:
+        """Whether this is a limit met, and no walk has told of it yet."""
+        is_told = kind.process is None or kind in self._looked_into
+        return is_of_a_limit(kind.op, kind.errno) and not is_told
 
     def saw(self, walk: Walk, accounts: Accounts) -> None:
         """Look at the failures again; `walk` is of all processes."""
         self._seen = len(accounts.failures)
-        wanted = _of_limits(accounts)
+        wanted = [kind for kind in accounts.failures if is_of_a_limit(kind.op, kind.errno)]
         self._looked_into = frozenset(wanted)
         if wanted:
             self._shortages.saw(walk)
@@ -136,10 +139,6 @@ class KeptShortages:
         uid = account.uid if account is not None else None
         op, number = failure.op, failure.errno
         return self._shortages.of(op, number, process, uid, failure.exhausted)
-
-
-def _of_limits(accounts: Accounts) -> list[Failure]:
-    return [kind for kind in accounts.failures if is_of_a_limit(kind.op, kind.errno)]
 
 
 def is_of_a_limit(op: int, number: int) -> bool:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from tracer.core.accounts import ProcessAccount
+from tracer.core.accounts import Failure, ProcessAccount
 from tracer.core.events import Process
 from tracer.core.ledger import Ledger
 from tracer.core.report import (
     AuditRow,
     EndedRow,
+    FailureRow,
     HolderRow,
     Host,
     InstanceRow,
@@ -143,7 +144,8 @@ class Snapshots:
         """
         How it stands now: processes with rates, sites by live watches, no verdicts.
 
-        A round that has begun counts.
+        A round that has begun counts. A limit that was met is told once a walk has told who is
+        full.
         """
         rates = self._rates()
         sites = [
@@ -158,6 +160,7 @@ class Snapshots:
             report,
             trace=replace(report.trace, rounds=len(self._ledger.marks)),
             limits=self._live_limits(),
+            failures=self._failure_rows(self._shortages.awaits),
         )
 
     def judged(
@@ -221,11 +224,17 @@ class Snapshots:
             processes=processes,
             instances=tuple(map(self._instance_row, self._ledger.instances.values())),
             sites=tuple(sites),
-            failures=tuple(
-                failure_row(failure, count, self._shortages.of(failure))
-                for failure, count in self._ledger.accounts.failures.most_common()
-            ),
+            failures=self._failure_rows(),
             ended=self._ended_rows(),
+        )
+
+    def _failure_rows(
+        self, but: Callable[[Failure], bool] = lambda _: False
+    ) -> tuple[FailureRow, ...]:
+        return tuple(
+            failure_row(failure, count, self._shortages.of(failure))
+            for failure, count in self._ledger.accounts.failures.most_common()
+            if not but(failure)
         )
 
     def _rates(self) -> dict[Process, float]:

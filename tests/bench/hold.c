@@ -2,9 +2,10 @@
 /*
  * Holds many live watches, spread over a few instances, and does nothing else until asked.
  *
- *	hold FOLDER WATCHES INSTANCES
+ *	hold FOLDER WATCHES INSTANCES [tree]
  *
- * Makes the files to watch in FOLDER and prints "ready". Then each line it reads is answered
+ * Makes what to watch in FOLDER and prints "ready": files in folders of a thousand, or, as "tree",
+ * folders in folders, each of some others, as editors watch them. Then each line it reads is answered
  * with one line, and the end of input ends it:
  *
  *	watch		adds all watches; the nanoseconds each took on average
@@ -24,6 +25,8 @@
 #include <unistd.h>
 
 #define FILES_A_FOLDER 1000
+/* the first ones of a tree have as many in them */
+#define FOLDERS_A_FOLDER 8
 /* of the thread, between two pairs: it is a program at work and not a flood */
 #define PAUSE_NS 20000
 #define INSTANCES_MAX 100
@@ -31,6 +34,7 @@
 static int instances[INSTANCES_MAX];
 static long watches, count;
 static atomic_llong worst;
+static int is_tree;
 
 static void die(const char *what)
 {
@@ -46,12 +50,31 @@ static long long now(void)
 	return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-static const char *file_name(long number)
+static int print_tree_name(char *to, int size, long number)
 {
-	static char name[64];
+	int length = 0;
 
-	snprintf(name, sizeof(name), "%ld/%ld", number / FILES_A_FOLDER, number);
+	if (number >= FOLDERS_A_FOLDER)
+		length = print_tree_name(to, size, number / FOLDERS_A_FOLDER - 1);
+	return length + snprintf(to + length, size - length, "%s%ld", length ? "/" : "", number);
+}
+
+static const char *target_name(long number)
+{
+	static char name[256];
+
+	if (is_tree)
+		print_tree_name(name, sizeof(name), number);
+	else
+		snprintf(name, sizeof(name), "%ld/%ld", number / FILES_A_FOLDER, number);
 	return name;
+}
+
+static void make_tree(void)
+{
+	for (long i = 0; i < watches; i++)
+		if (mkdir(target_name(i), 0700))
+			die("mkdir");
 }
 
 static void make_files(void)
@@ -66,7 +89,7 @@ static void make_files(void)
 			if (mkdir(folder, 0700))
 				die("mkdir");
 		}
-		file = open(file_name(i), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+		file = open(target_name(i), O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
 		if (file < 0)
 			die("open");
 		close(file);
@@ -78,7 +101,7 @@ static void watch_all(void)
 	long long began = now();
 
 	for (long i = 0; i < watches; i++)
-		if (inotify_add_watch(instances[i * count / watches], file_name(i), IN_MODIFY) < 0)
+		if (inotify_add_watch(instances[i * count / watches], target_name(i), IN_MODIFY) < 0)
 			die("inotify_add_watch");
 	printf("%lld\n", (now() - began) / watches);
 }
@@ -113,13 +136,17 @@ int main(int argc, char **argv)
 	watches = argc > 3 ? atol(argv[2]) : 0;
 	count = argc > 3 ? atol(argv[3]) : 0;
 	if (watches <= 0 || count <= 0 || count > INSTANCES_MAX) {
-		fprintf(stderr, "usage: hold FOLDER WATCHES INSTANCES\n");
+		fprintf(stderr, "usage: hold FOLDER WATCHES INSTANCES [tree]\n");
 		return 2;
 	}
 	if (chdir(argv[1]))
 		die("chdir");
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	make_files();
+	is_tree = argc > 4 && !strcmp(argv[4], "tree");
+	if (is_tree)
+		make_tree();
+	else
+		make_files();
 	for (int i = 0; i < count; i++)
 		if ((instances[i] = inotify_init1(IN_CLOEXEC)) < 0)
 			die("inotify_init1");

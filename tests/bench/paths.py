@@ -2,7 +2,8 @@
 What it takes to tell the path of every watch, beside what else does.
 
 All in turn, in one run: `cat` of the same fdinfo, which has no paths; a walk through the tree for
-the inodes, as inotify-info does it; and `find / -xdev -inum`, which finds one. Run as root:
+the inodes, as inotify-info does it; and `find / -xdev -inum`, which finds one. Once of files in
+folders of a thousand, and once of a tree of folders, as an editor watches it. Run as root:
 
     .venv/bin/python tests/bench/paths.py [--watches N] [--rounds N]
 """
@@ -15,7 +16,6 @@ import statistics
 import subprocess
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Callable, NamedTuple
 
 from common import Worker, build, folder, more, print_table, require_root
@@ -111,14 +111,17 @@ def main() -> None:
     limit = more("fs/inotify/max_user_watches", by=arguments.watches)
     # where / is, so that find and the walk through the tree come by
     with folder() as scratch, limit:
-        files = Path(scratch / "files")
-        files.mkdir()
-        with Worker(build("hold", scratch), files, str(arguments.watches), "1") as holder:
-            holder.ask("watch")
-            _measure(Ways(holder.process.pid), arguments.watches, arguments.rounds)
+        hold = build("hold", scratch)
+        for of in ("files", "tree"):
+            top = scratch / of
+            top.mkdir()
+            with Worker(hold, top, str(arguments.watches), "1", of) as holder:
+                holder.ask("watch")
+                _measure(Ways(holder.process.pid), of, arguments.watches, arguments.rounds)
+            subprocess.run(["rm", "-rf", str(top)], check=True)
 
 
-def _measure(ways: Ways, watches: int, rounds: int) -> None:
+def _measure(ways: Ways, of: str, watches: int, rounds: int) -> None:
     measured = (
         Way("cat of fdinfo", ways.cat),
         Way("inotrace, names in memory", ways.by_names),
@@ -144,7 +147,7 @@ def _measure(ways: Ways, watches: int, rounds: int) -> None:
         )
         for name, times in took.items()
     ]
-    title = f"The paths of {watches:,} live watches; medians of {rounds} rounds"
+    title = f"The paths of {watches:,} live watches ({of}); medians of {rounds} rounds"
     print_table(title, ("", "paths", "ms", "least to most", "times cat"), rows)
 
 

@@ -16,7 +16,7 @@ from harness import Inotrace, Puppet
 from tracer.kernel.btf import compiler_definitions
 from tracer.kernel.procfs import user_namespace
 
-pytestmark = pytest.mark.usefixtures("root")
+pytestmark = [pytest.mark.usefixtures("root"), pytest.mark.kernels]
 
 Start = Callable[..., Inotrace]
 

@@ -25,7 +25,7 @@ from tracer.kernel.walk import KernelList
 from tracer.targets import by_handle
 from tracer.targets.locate import How, Location, Locator, Sought
 
-pytestmark = pytest.mark.usefixtures("root")
+pytestmark = [pytest.mark.usefixtures("root"), pytest.mark.kernels]
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _NOWHERE = Location(None, How.UNRESOLVED)

@@ -714,9 +714,23 @@ def test_blocks_have_the_time(start: Start, folders: list[Path]) -> None:
     assert shown[4] == ""
 
 
+def test_the_end_of_a_process_asked_for_is_told_once(start: Start, folders: list[Path]) -> None:
+    pid, _ = start("ready(fd=instance(*paths))", *folders)
+
+    with _watching(
+        "--watch=0.1", "-f", "json", pid, errors=f"inotrace: process {pid} has ended\n"
+    ) as lines:
+        assert len(json.loads(next(lines))["watches"]) == 23
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        until(lambda: not json.loads(next(lines))["watches"], "the end of the process")
+        # of two more looks, none tells it again
+        next(lines), next(lines)
+
+
 @contextmanager
-def _watching(*arguments: object) -> Iterator[Iterator[str]]:
-    """The lines of a command that then ends on Ctrl-C, with exit code 0."""
+def _watching(*arguments: object, errors: str = "") -> Iterator[Iterator[str]]:
+    """The lines of a command that then ends on Ctrl-C, with exit code 0 and those `errors`."""
     child = subprocess.Popen(
         [*_LS, *map(str, arguments)],
         env=_environment(),
@@ -728,11 +742,11 @@ def _watching(*arguments: object) -> Iterator[Iterator[str]]:
     try:
         yield iter(child.stdout)
         child.send_signal(signal.SIGINT)
-        _, errors = child.communicate(timeout=PATIENCE_S)
+        _, told = child.communicate(timeout=PATIENCE_S)
     finally:
         child.kill()
         child.wait()
-    assert (child.returncode, errors) == (0, "")
+    assert (child.returncode, told) == (0, errors)
 
 
 def test_a_terminal_is_refreshed_until_ctrl_c(start: Start, folders: list[Path]) -> None:

@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 import pytest
 from harness import Inotrace, Puppet, own_name, process_of, watch_sites
 
-pytestmark = pytest.mark.usefixtures("root")
+pytestmark = [pytest.mark.usefixtures("root"), pytest.mark.kernels]
 
 Start = Callable[..., Puppet]
 _ID = "ab" * 32

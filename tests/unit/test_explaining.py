@@ -68,6 +68,14 @@ def test_only_the_first_of_a_kind_is_told_of(explainer: Explainer, truth: FakeTr
     assert truth.walks == 1
 
 
+def test_calls_of_which_only_the_number_is_left_are_counted(explainer: Explainer) -> None:
+    event = failed(Op.ADD, 1, errno.ENOENT)
+
+    assert explainer.first(event, times=23) is not None
+    assert explainer.first(event, times=7) is None
+    assert [(row.errno, row.count) for row in explainer.counted()] == [("ENOENT", 30)]
+
+
 def test_the_list_is_not_read_for_what_no_limit_refused(
     explainer: Explainer, truth: FakeTruth
 ) -> None:

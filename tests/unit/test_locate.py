@@ -14,7 +14,7 @@ from test_path import this_process
 from tracer.core.events import Process
 from tracer.core.walk import Inode
 from tracer.kernel.fdinfo import Handle
-from tracer.kernel.inodes import DentryNames
+from tracer.kernel.inodes import DentryNames, InodeState
 from tracer.kernel.procfs import Mount
 from tracer.targets import by_handle, joined, path, search
 from tracer.targets.joined import _places
@@ -183,6 +183,19 @@ def test_a_search_ends_after_some_entries(folder: Path, monkeypatch: pytest.Monk
     assert locator.locate(_sought(folder / "01")) == _NOWHERE
     monkeypatch.setattr(search, "_ENTRIES_MAX", 100_000)
     assert Locator().locate(_sought(wanted)) == _at(wanted, How.SEARCH)
+
+
+def test_what_was_deleted_is_not_searched_for(folder: Path) -> None:
+    (folder / "deleted").mkdir()
+    (folder / "there").mkdir()
+    deleted = inode_of(folder / "deleted")
+
+    def state(inode: Inode) -> InodeState:
+        return InodeState.DELETED if inode == deleted else InodeState.LINKED
+
+    locator = Locator(state_of=state)
+    assert locator.locate(_sought(folder / "deleted")) == _NOWHERE
+    assert locator.locate(_sought(folder / "there")) == _at(folder / "there", How.SEARCH)
 
 
 def test_a_filesystem_that_may_wait_is_not_searched(

@@ -252,6 +252,21 @@ def test_targets_have_their_paths() -> None:
     }
 
 
+def test_a_target_has_all_paths_by_which_its_holders_see_it() -> None:
+    inside, outside = Located(b"/a,b", "dentry"), Located(b"/pod/a,b", "handle")
+    seen = (outside, inside, outside, Located(None, "unresolved"))
+    shown = snapshot(
+        *(
+            Instance(pid, (holder(pid),), (watch(1, 101),), located=(located,))
+            for pid, located in enumerate(seen, 7)
+        )
+    )
+
+    (record,) = _records(shown, "target")[1:-1]
+    assert record[5:] == ["handle", r"/pod/a\x2cb,/a\x2cb"]
+    assert _grid(shown, "target")[1].endswith(r"/pod/a\x2cb +1")
+
+
 def test_masks_of_one_target_are_joined() -> None:
     shown = snapshot(
         Instance(1, (holder(7),), (watch(1, 9, mask=IN_MODIFY),)),

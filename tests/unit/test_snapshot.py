@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from build import (
     AGENT,
@@ -252,6 +254,25 @@ def test_live_counts_the_round_that_has_begun() -> None:
     ledger.mark(100)
     assert _snapshots(ledger).live(_NOTHING_LOST).trace.rounds == 1
     assert _judged(ledger).trace.rounds == 0
+
+
+def test_a_limit_that_was_met_is_told_with_who_has_it_all() -> None:
+    ledger = Ledger()
+    snapshots = _snapshots(ledger)
+    ledger.apply(failed(Op.ADD, 1, errno.ENOENT), STACK)
+    ledger.apply(failed(Op.ADD, 2, errno.ENOSPC), STACK)
+    (row,) = snapshots.live(_NOTHING_LOST).failures
+
+    assert row.errno == "ENOENT" and snapshots.has_new_failures
+
+    full = UserUse(0, 11, watches=23, watches_limit=23, instances=1, instances_limit=128)
+    held = walked(range(1, 24), 1)._replace(payers=((11, 0),))
+    snapshots.saw_all(walk(held, began=3, users=(full,)))
+    _, row = snapshots.live(_NOTHING_LOST).failures
+
+    assert row.errno == "ENOSPC" and not snapshots.has_new_failures
+    assert row.shortage is not None
+    assert [(one.pid, one.watches) for one in row.shortage.holders] == [(AGENT.pid, 23)]
 
 
 def _leaking_instances(number: int, users: tuple[UserUse, ...] = ()) -> Snapshots:

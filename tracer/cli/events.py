@@ -14,8 +14,9 @@ from tracer.cli.options import chosen_filter, duration_option, filter_options, m
 from tracer.cli.outcome import notice
 from tracer.cli.output import Output, chosen_format, output_options
 from tracer.cli.signals import Stop, stop_on_signals
-from tracer.core.events import CallEvent
+from tracer.core.events import CallEvent, Event, Tally, TallyEvent
 from tracer.core.order import Traced
+from tracer.core.report import FailureRow
 from tracer.explaining import Explainer
 from tracer.feed import Feed
 from tracer.kernel.hooks import Mode
@@ -99,11 +100,10 @@ def _stream(
     def show(events: Iterable[Traced]) -> None:
         nonlocal printed
         for _, event, call_stack in events:
-            if not isinstance(event, CallEvent) or (only_failed and event.ret >= 0):
-                continue
-            failure = explainer.first(event) if event.ret < 0 else None
-            out.append(printer.call(event, call_stack, failure.shortage if failure else None))
-            printed += 1
+            failure = _first(event, explainer)
+            if isinstance(event, CallEvent) and (event.ret < 0 or not only_failed):
+                out.append(printer.call(event, call_stack, failure.shortage if failure else None))
+                printed += 1
             if failure is not None and tells_failures:
                 notice(failure_sentence(failure))
 
@@ -123,6 +123,15 @@ def _stream(
     for line in view.repeated(failures) if tells_failures else ():
         notice(line)
     notice(view.summary(printed, lost))
+
+
+def _first(event: Event, explainer: Explainer) -> FailureRow | None:
+    if isinstance(event, CallEvent) and event.ret < 0:
+        return explainer.first(event)
+    if isinstance(event, TallyEvent) and event.tally is Tally.FAILURE:
+        # of calls that found no room in a buffer, more than their number is lost
+        return explainer.first(event.call, event.times)
+    return None
 
 
 def _explainer(feed: Feed, processes: ProcessTable) -> Explainer:

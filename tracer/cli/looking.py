@@ -14,7 +14,7 @@ from rich.text import Text
 from tracer.cli.notices import limitations, remedy
 from tracer.errors import InotraceError
 from tracer.filter import Filter
-from tracer.kernel.procfs import ProcessFacts
+from tracer.kernel.procfs import ProcessFacts, thread_group
 from tracer.listing import Lister, Scan, take_snapshot
 from tracer.targets.users import user_name
 from tracer.views import ls as view
@@ -24,7 +24,8 @@ from tracer.views.ls_tree import WATCHES_SHOWN, shown_instances, tree_lines
 from tracer.views.text import counted, text_console
 
 if TYPE_CHECKING:
-    # which takes its time
+    # which take their time
+    from tracer.targets.locate import Locator
     from tracer.targets.pods import Pods
 
 TREE = "tree"
@@ -65,7 +66,11 @@ class Looking:
         scanned = self._lister.scan()
         hidden = scanned.hidden(self._filter)
         _require_readable(self._filter.pids, hidden)
-        self.missing = list(_missing(scanned, hidden, scanned.changing(self._filter)))
+        ended = sorted(pid for pid in self._filter.pids if thread_group(pid) is None)
+        self.missing = [
+            *(f"process {pid} has ended" for pid in ended),
+            *_missing(scanned, hidden, scanned.changing(self._filter)),
+        ]
         snapshot = take_snapshot(scanned, self._filter)
         if self.shape.duplicates:
             snapshot = view.only_duplicates(snapshot)
@@ -86,14 +91,22 @@ class Looking:
 
     def _with_paths(self, snapshot: view.Snapshot, scanned: Scan) -> view.Snapshot:
         from tracer.lookups import with_paths
-        from tracer.targets.locate import Locator
 
-        # what was not found at first, as after its deletion, is not looked for again and again
-        locate = Locator(self._lister.names_of, searches=not self._has_searched).locate_all
-        self._has_searched = True
+        locate = self._locator().locate_all
         if self.shape.format_ != "json" and self.shape.by == TREE:
             return with_paths(snapshot, scanned, locate, shown_instances(snapshot), WATCHES_SHOWN)
         return with_paths(snapshot, scanned, locate)
+
+    def _locator(self) -> Locator:
+        from tracer.targets.locate import Locator
+
+        # what was not found at first is not looked for again and again
+        searches = not self._has_searched
+        self._has_searched = True
+        inodes = self._lister.inodes
+        if inodes is None:
+            return Locator(searches=searches)
+        return Locator(inodes.names_of, state_of=inodes.state, searches=searches)
 
 
 def _require_readable(pids: frozenset[int], hidden: list[ProcessFacts]) -> None:

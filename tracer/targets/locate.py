@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tracer.core.events import Process
 from tracer.core.walk import Inode
-from tracer.kernel.inodes import Dentries, DentryNames
+from tracer.kernel.inodes import Dentries, DentryNames, InodeState
 from tracer.targets.by_handle import ByHandle, Opened
 from tracer.targets.joined import Joined
 from tracer.targets.mounts import Mounts, Vantage
@@ -71,9 +71,9 @@ class Locator:
     """
     The paths at one moment: use one for each report. Not for several threads.
 
-    `names_of` tells what the kernel has in memory. A way for which there are no privileges is left
-    out. What is searched for (unless `searches` is False) is only found if that takes neither long
-    nor very many folders.
+    `names_of` tells what the kernel has in memory, `state_of` what was deleted, and is not searched
+    for. A way for which there are no privileges is left out. What is searched for (unless
+    `searches` is False) is only found if that takes neither long nor very many folders.
     """
 
     def __init__(
@@ -81,10 +81,12 @@ class Locator:
         names_of: Callable[[Inode], DentryNames | None] | None = None,
         paths: Paths | None = None,
         *,
+        state_of: Callable[[Inode], InodeState] = lambda _: InodeState.UNKNOWN,
         searches: bool = True,
     ) -> None:
         self._searches = searches
         self._names_of = names_of
+        self._state_of = state_of
         self._paths = paths or Paths(Mounts())
         self._joined = Joined(self._paths)
         self._handles = ByHandle(self._paths, self._joined)
@@ -170,6 +172,7 @@ class Locator:
             key: (seeing[0], sought.inode)
             for key, sought in left.items()
             if (seeing := self._seeing(sought))
+            and self._state_of(sought.inode) is not InodeState.DELETED
         }
         for key, path in self._search.find(wanted):
             yield key, Location(path, How.SEARCH)

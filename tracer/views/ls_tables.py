@@ -247,12 +247,21 @@ def _by_target(snapshot: Snapshot) -> Grid:
     return Grid(columns, rows, ("total", "", snapshot.watches, "", "", "", words))
 
 
-def _location_cells(found: Sequence[_Found]) -> tuple[str, str]:
+def _location_cells(found: Sequence[_Found]) -> tuple[str, Cell]:
+    """How the first path was found, and all: those who watch it may see it in different places."""
     known = [one.located for one in found if one.located is not None]
-    best = next((one for one in known if one.path is not None), known[0] if known else None)
-    if best is None:
+    if not known:
         return "", ""
-    return best.how, path_text(best)
+    by_path: dict[bytes, Located] = {}
+    for one in known:
+        if one.path is not None:
+            by_path.setdefault(one.path, one)
+    first = next(iter(by_path.values()), known[0])
+    if len(by_path) < 2:
+        return first.how, path_text(first)
+    # a comma would pass for the one between two paths
+    paths = (path_text(one).replace(",", "\\x2c") for one in by_path.values())
+    return first.how, several(paths, len(by_path))
 
 
 def path_text(located: Located) -> str:
