@@ -41,15 +41,10 @@ def made_handle(inode: Inode, kind: bytes) -> Handle | None:
     """
     The handle that a filesystem of this kind gives an inode; None if that is not certain.
 
-    The generation must be known. A tmpfs finds an inode by it once it has given the handle itself,
-    as for fdinfo.
+    The generation must be known. Not of a tmpfs, which finds only what it has given a handle for
+    itself: shmem_encode_fh() in mm/shmem.c.
     """
-    if kind in _INO32_GEN:
-        content = struct.pack("=II", inode.ino & 0xFFFFFFFF, inode.generation)
-    elif kind in (b"tmpfs", b"devtmpfs"):
-        # shmem_encode_fh() in mm/shmem.c
-        words = inode.generation, inode.ino & 0xFFFFFFFF, inode.ino >> 32
-        content = struct.pack("=III", *words)
-    else:
+    if kind not in _INO32_GEN:
         return None
+    content = struct.pack("=II", inode.ino & 0xFFFFFFFF, inode.generation)
     return Handle(_FILEID_INO32_GEN, content)

@@ -39,7 +39,13 @@ MAP_LOOKUP_AND_DELETE_BATCH = 25
 MAP_UPDATE_BATCH = 26
 LINK_CREATE = 28
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_MACHINE = platform.machine()
+_REGISTERS = 6
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+# declared, since to tell the type of each argument takes longer than most calls do: what fits a
+# register is a number or an address
+_syscall.argtypes = (ctypes.c_long, *[ctypes.c_void_p] * _REGISTERS)
+_syscall.restype = ctypes.c_long
 
 
 def system_call(numbers: Mapping[str, int], *arguments: object) -> int:
@@ -48,11 +54,10 @@ def system_call(numbers: Mapping[str, int], *arguments: object) -> int:
 
     Raises OSError if it refuses: ENOSYS also where the number of the call is not known.
     """
-    number = numbers.get(platform.machine())
+    number = numbers.get(_MACHINE)
     if number is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    words = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
-    result: int = _libc.syscall(ctypes.c_long(number), *words)
+    result: int = _syscall(number, *arguments, *(0,) * (_REGISTERS - len(arguments)))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from tracer.kernel.handles import made_handle, open_by_handle
 from tracer.kernel.inodes import DentryNames
 from tracer.targets.joined import Joined, is_on
 from tracer.targets.mounts import Vantage
-from tracer.targets.overlay import KIND, Layer, Layers, real_handle
+from tracer.targets.overlay import KIND, Layers, real_handle
 from tracer.targets.path import Paths, Scene
 
 # Of one filesystem, from how many of its mounts handles are opened: a path is one of that mount.
@@ -32,6 +32,23 @@ class Opened(NamedTuple):
     pid: int
     fd: int
     wd: int
+
+
+class Wanted(NamedTuple):
+    """An inode, and who should find it."""
+
+    key: int
+    process: Process
+    opened: Opened
+    inode: Inode
+
+
+class Found(NamedTuple):
+    """A path, and whether it was found in a layer of an overlay."""
+
+    key: int
+    path: bytes
+    in_layer: bool
 
 
 class ByHandle:
@@ -58,20 +75,46 @@ class ByHandle:
         self._layers.close()
         self._closing.close()
 
-    def find(self, process: Process, opened: Opened, inode: Inode) -> tuple[bytes | None, bool]:
-        """A path that `process` can use, and whether it was found in a layer of an overlay."""
-        scene = self._paths.scene(process)
-        if scene is None or self.are_refused:
-            return None, False
-        kind = scene.table.kinds.get(inode.dev, b"")
+    def find(self, wanted: Iterable[Wanted]) -> Iterator[Found]:
+        """
+        The paths that processes can use, as far as there are any.
+
+        A folder is opened once for all that is in it.
+        """
+        left = {one.key: (one, self._candidates(one)) for one in wanted}
+        while left:
+            in_layers: list[tuple[int, Process, Inode, DentryNames]] = []
+            mounted: list[tuple[int, Process, Inode, bytes]] = []
+            for key, (one, candidates) in list(left.items()):
+                candidate = next(candidates, None)
+                if candidate is None:
+                    del left[key]
+                elif isinstance(candidate, DentryNames):
+                    in_layers.append((key, one.process, one.inode, candidate))
+                else:
+                    mounted.append((key, one.process, one.inode, candidate))
+            for key, path in self._joined.find(in_layers):
+                del left[key]
+                yield Found(key, path, in_layer=True)
+            for key, path in self._joined.verified_paths(mounted):
+                del left[key]
+                yield Found(key, path, in_layer=False)
+
+    def _candidates(self, one: Wanted) -> Iterator[bytes | DentryNames]:
+        """Paths of the table that may lead there, or names in the filesystem."""
+        scene = self._paths.scene(one.process)
+        if scene is None:
+            return
+        kind = scene.table.kinds.get(one.inode.dev, b"")
         if kind == KIND:
-            return self._in_layers(process, scene, opened, inode), True
-        for handle in self._handles(opened, inode, kind):
-            for mount in self._mounts_of(process, scene, inode.dev):
-                path = self._path(process, scene, mount, handle, inode)
-                if path is not None:
-                    return path, False
-        return None, False
+            yield from self._in_layers(scene, one)
+            return
+        for handle in self._handles(one.opened, one.inode, kind):
+            for mount in self._mounts_of(one.process, scene, one.inode.dev):
+                name = None if self.are_refused else self._name(mount, handle, one.inode.ino)
+                at = None if name is None else _in_table(scene, name)
+                if at is not None:
+                    yield at
 
     def _handles(self, opened: Opened, inode: Inode, kind: bytes) -> Iterator[Handle]:
         # to read fdinfo holds up the program that is watching, for as long as it is long
@@ -92,33 +135,23 @@ class ByHandle:
                 self._told.popitem(last=False)
         return self._told[key].get((opened.wd, inode.ino))
 
-    def _path(
-        self, process: Process, scene: Scene, mount: int, handle: Handle, inode: Inode
-    ) -> bytes | None:
-        at = self._name(mount, handle, inode)
-        root = scene.vantage.root.rstrip(b"/")
-        if at is not None and root and not scene.above:
-            # the table has the paths of the process, and the kernel those of the namespace
-            at = at[len(root) :] or b"/" if (at + b"/").startswith(root + b"/") else None
-        return None if at is None else self._joined.verified_path(process, scene, at, inode)
-
-    def _name(self, mount: int, handle: Handle, inode: Inode) -> bytes | None:
-        """What the kernel calls the inode of a handle; None if it is another or there is none."""
+    def _name(self, folder: int, handle: Handle, ino: int | None = None) -> bytes | None:
+        """What the kernel calls the inode of a handle; None if its number is not `ino`."""
         try:
-            file = open_by_handle(mount, handle)
+            file = open_by_handle(folder, handle)
         except (OSError, ValueError) as error:
             # not EACCES, EINVAL, EOPNOTSUPP or ESTALE, which are about this one
             if isinstance(error, OSError) and error.errno in (errno.EPERM, errno.ENOSYS):
                 self.are_refused = True
             return None
         try:
-            found = os.fstat(file)
+            found = ino if ino is None else os.fstat(file).st_ino
             name = os.readlink(b"/proc/self/fd/%d" % file)
         except OSError:
             return None
         finally:
             os.close(file)
-        return name if found.st_ino == inode.ino and name.startswith(b"/") else None
+        return name if found == ino and name.startswith(b"/") else None
 
     def _mounts_of(self, process: Process, scene: Scene, dev: int) -> list[int]:
         key = scene.vantage, dev
@@ -139,31 +172,22 @@ class ByHandle:
                     self._closing.push(closing.pop_all())
                     yield folder
 
-    def _in_layers(
-        self, process: Process, scene: Scene, opened: Opened, inode: Inode
-    ) -> bytes | None:
-        told = self._told_of(opened, inode)
+    def _in_layers(self, scene: Scene, one: Wanted) -> Iterator[DentryNames]:
+        told = None if self.are_refused else self._told_of(one.opened, one.inode)
         real = None if told is None else real_handle(told)
-        for layer in self._layers.of(process, scene, inode.dev) if real is not None else ():
-            path = self._in_layer(process, layer, real, inode) if real is not None else None
-            if path is not None:
-                return path
-        return None
+        if real is None:
+            return
+        for layer in self._layers.of(one.process, scene, one.inode.dev):
+            at = self._name(layer.folder, real)
+            top = layer.path.rstrip(b"/")
+            if at is not None and (at + b"/").startswith(top + b"/"):
+                folder, _, name = at[len(top) :].rpartition(b"/")
+                yield DentryNames(folder or b"/", name)
 
-    def _in_layer(self, process: Process, layer: Layer, real: Handle, inode: Inode) -> bytes | None:
-        try:
-            file = open_by_handle(layer.folder, real)
-        except (OSError, ValueError):
-            return None
-        try:
-            at = os.readlink(b"/proc/self/fd/%d" % file)
-        except OSError:
-            return None
-        finally:
-            os.close(file)
-        if not (at + b"/").startswith(layer.path.rstrip(b"/") + b"/"):
-            return None
-        folder, _, name = at[len(layer.path.rstrip(b"/")) :].rpartition(b"/")
-        names = DentryNames(folder or b"/", name)
-        found = self._joined.find(((0, process, inode, names),))
-        return next((path for _, path in found), None)
+
+def _in_table(scene: Scene, name: bytes) -> bytes | None:
+    """A path of the namespace as the table has it, which may be one of the process itself."""
+    root = scene.vantage.root.rstrip(b"/")
+    if not root or scene.above:
+        return name
+    return (name[len(root) :] or b"/") if (name + b"/").startswith(root + b"/") else None

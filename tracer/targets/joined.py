@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
@@ -37,13 +36,18 @@ class Joined:
 
         A folder is opened once for all that is in it.
         """
-        folders: dict[tuple[Process, int, bytes], list[Entry]] = defaultdict(list)
+        folders: dict[Process, dict[tuple[int, bytes], list[Entry]]] = {}
         for key, process, inode, (folder, name) in wanted:
-            folders[process, inode.dev, folder].append((key, name, inode))
-        for (process, dev, folder), entries in folders.items():
+            of_process = folders.setdefault(process, {})
+            of_process.setdefault((inode.dev, folder), []).append((key, name, inode))
+        for process, places in folders.items():
             scene = self._paths.scene(process)
-            if scene is not None:
-                yield from self._in_folder(process, scene, (dev, folder), entries)
+            if scene is None:
+                continue
+            # it may have ended meanwhile
+            with suppress(OSError), self._paths.rooted(process):
+                for place, entries in places.items():
+                    yield from self._in_folder(process, scene, place, entries)
 
     def _in_folder(
         self, process: Process, scene: Scene, place: tuple[int, bytes], entries: Sequence[Entry]
@@ -63,14 +67,31 @@ class Joined:
                     yield key, path
                     break
 
+    def verified_paths(
+        self, wanted: Iterable[tuple[int, Process, Inode, bytes]]
+    ) -> Iterator[tuple[int, bytes]]:
+        """Those paths of the table that lead to the inodes, as the processes use them."""
+        folders: dict[Process, dict[bytes, list[Entry]]] = {}
+        for key, process, inode, at in wanted:
+            scene = self._paths.scene(process)
+            if scene is not None:
+                folder, name = _split(scene, at)
+                of_process = folders.setdefault(process, {})
+                of_process.setdefault(folder, []).append((key, name, inode))
+        for process, places in folders.items():
+            scene = self._paths.scene(process)
+            if scene is None:
+                continue
+            with suppress(OSError), self._paths.rooted(process):
+                for folder, entries in places.items():
+                    yield from self.verified(process, scene, folder, entries)
+
     def verified_path(
         self, process: Process, scene: Scene, at: bytes, inode: Inode
     ) -> bytes | None:
-        """A path of the table as the process uses it, if it leads to the inode."""
-        folder, _, name = at.rpartition(b"/")
-        if scene.inside(at) == b"/":
-            folder, name = at, b"."
-        found = self.verified(process, scene, folder or b"/", ((0, name, inode),))
+        """The same for one."""
+        folder, name = _split(scene, at)
+        found = self.verified(process, scene, folder, ((0, name, inode),))
         return next((path for _, path in found), None)
 
     def verified(
@@ -90,6 +111,14 @@ class Joined:
             for key, name, inode in entries:
                 if _leads_to(opened, name, above + name, inode, scene.table):
                     yield key, folder if name == b"." else before + name
+
+
+def _split(scene: Scene, at: bytes) -> tuple[bytes, bytes]:
+    """A folder of the table, and the name in it; that of the root is a dot."""
+    if scene.inside(at) == b"/":
+        return at, b"."
+    folder, _, name = at.rpartition(b"/")
+    return folder or b"/", name
 
 
 def _places(table: MountTable, dev: int, folder: bytes) -> Iterator[bytes]:

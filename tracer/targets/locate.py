@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tracer.core.events import Process
 from tracer.core.walk import Inode
 from tracer.kernel.inodes import Dentries, DentryNames, InodeState
-from tracer.targets.by_handle import ByHandle, Opened
+from tracer.targets.by_handle import ByHandle, Opened, Wanted
 from tracer.targets.joined import Joined
 from tracer.targets.mounts import Mounts, Vantage
 from tracer.targets.path import Paths
@@ -134,14 +134,12 @@ class Locator:
     def _by_names(self, left: _Left) -> _Found:
         known = {key: sought for key, sought in left.items() if sought.inode.address}
         names = dict(zip(known, self._names([sought.inode for sought in known.values()])))
-        for at in range(_VIEWERS_MAX):
+        for viewers in self._viewings(known):
             named = [
-                (key, seeing[at], sought.inode, name)
-                for key, sought in known.items()
-                if (name := names[key]) is not None and len(seeing := self._seeing(sought)) > at
+                (key, process, known[key].inode, name)
+                for key, process in viewers
+                if (name := names[key]) is not None
             ]
-            if not named:
-                break
             for key, path in self._joined.find(named):
                 del known[key]
                 yield key, Location(path, How.DENTRY)
@@ -154,16 +152,16 @@ class Locator:
         return list(map(self._names_of, inodes))
 
     def _by_handle(self, left: _Left) -> _Found:
+        left = dict(left)
         with self._handles as handles:
-            for key, sought in left.items():
-                if handles.are_refused:
-                    return
-                opened = Opened(sought.holders[0].pid, sought.fd, sought.wd)
-                for process in self._seeing(sought):
-                    path, in_layer = handles.find(process, opened, sought.inode)
-                    if path is not None:
-                        yield key, Location(path, How.OVERLAY if in_layer else How.HANDLE)
-                        break
+            for viewers in self._viewings(left):
+                wanted = [
+                    Wanted(key, process, _opened(left[key]), left[key].inode)
+                    for key, process in viewers
+                ]
+                for key, path, in_layer in handles.find(wanted):
+                    del left[key]
+                    yield key, Location(path, How.OVERLAY if in_layer else How.HANDLE)
 
     def _by_search(self, left: _Left) -> _Found:
         if not self._searches:
@@ -176,6 +174,18 @@ class Locator:
         }
         for key, path in self._search.find(wanted):
             yield key, Location(path, How.SEARCH)
+
+    def _viewings(self, left: _Left) -> Iterator[list[tuple[int, Process]]]:
+        """By whom to look for what is left: first by one of the holders of each, then by others."""
+        for at in range(_VIEWERS_MAX):
+            viewers = [
+                (key, seeing[at])
+                for key, sought in left.items()
+                if len(seeing := self._seeing(sought)) > at
+            ]
+            if not viewers:
+                break
+            yield viewers
 
     def _seeing(self, sought: Sought) -> tuple[Process, ...]:
         """Those of its holders who run, of which no two see the same files."""
@@ -193,3 +203,7 @@ class Locator:
             if scene is not None:
                 viewers.setdefault(scene.vantage, process)
         return tuple(viewers.values())
+
+
+def _opened(sought: Sought) -> Opened:
+    return Opened(sought.holders[0].pid, sought.fd, sought.wd)

@@ -7,6 +7,7 @@ import re
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from tracer.kernel.procfs import (
@@ -83,6 +84,14 @@ class MountTable:
         """Whether something is mounted just there that is not local."""
         return point in self._at and not self.is_local(point)
 
+    def passes_none_away(self, path: bytes) -> bool:
+        """Whether neither a path without links and dots leads away, nor any that it begins with."""
+        return not (path + b"/").startswith(self._away)
+
+    @cached_property
+    def _away(self) -> tuple[bytes, ...]:
+        return tuple(point.rstrip(b"/") + b"/" for point in self._at if self.leads_away(point))
+
 
 class Mounts:
     """The mount tables of one moment: use one for each report or comparison with the kernel."""
@@ -107,8 +116,8 @@ class Mounts:
 
     def scene(self, pid: int, vantage: Vantage) -> tuple[MountTable, bytes]:
         """A table for the paths that a process sees, and what to put before them to look in it."""
-        top = vantage._replace(root=b"/")
-        if vantage != top:
+        if vantage.root != b"/":
+            top = vantage._replace(root=b"/")
             # proc(5) leaves out what a root that was changed is on, unless it is mounted just there
             self._read_all()
             if top in self._tables:
@@ -252,4 +261,9 @@ def _devices_of(make: Callable[[], Iterable[int]]) -> list[int]:
 
 def kernel_device(found: os.stat_result) -> int:
     """The device as the kernel has it: major << 20 | minor."""
-    return os.major(found.st_dev) << 20 | os.minor(found.st_dev)
+    return _kernel_device(found.st_dev)
+
+
+@lru_cache(maxsize=1024)
+def _kernel_device(dev: int) -> int:
+    return os.major(dev) << 20 | os.minor(dev)

@@ -22,6 +22,7 @@ from tracer.targets.processes import is_running
 # path_resolution(7)
 _LINKS_MAX = 40
 _NAME = re.compile(rb"[^/]+")
+_NO_NAMES = frozenset((b"", b"."))
 # How many names in paths are looked up for one report: a hundred for each of 10,000 watches, and
 # some seconds for paths made to take long.
 _NAMES_MAX = 1_000_000
@@ -80,6 +81,8 @@ class Paths:
         self._sights: dict[tuple[Vantage, bytes], Sight | None] = {}
         self._links: dict[tuple[Vantage, bytes], bytes] = {}
         self._names_left = _NAMES_MAX
+        # of a pid, while it is kept open
+        self._root: tuple[int, int] | None = None
 
     def sees(self, process: Process) -> bool:
         """Whether it can be told how this process sees files: it has not ended."""
@@ -124,6 +127,20 @@ class Paths:
         return Scene(vantage, table, above.rstrip(b"/"))
 
     @contextmanager
+    def rooted(self, process: Process) -> Iterator[None]:
+        """
+        Around looking into many folders of one process, whose root is then opened only once.
+
+        Raises OSError if it has ended, or does not let us look.
+        """
+        with _root_of(process.pid) as root:
+            before, self._root = self._root, (process.pid, root)
+            try:
+                yield
+            finally:
+                self._root = before
+
+    @contextmanager
     def folder(self, process: Process, path: bytes, *, to_read: bool = False) -> Iterator[int]:
         """
         A folder as the process sees it, by a path without symbolic links: to look names up in.
@@ -134,7 +151,9 @@ class Paths:
         vantage = self._vantage(process)
         if vantage is None or self._at(process.pid, vantage, path) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        with _opened(process.pid, path, _HOW_READ if to_read else _HOW_FOLDER) as file:
+        pid, root = self._root or (process.pid, None)
+        how = _HOW_READ if to_read else _HOW_FOLDER
+        with _opened(process.pid, path, how, root if pid == process.pid else None) as file:
             yield file
 
     def state(self, process: Process, path: bytes | None, target: Target | None) -> str:
@@ -215,6 +234,11 @@ class Paths:
         above = above.rstrip(b"/")
         if not table.is_local(above or b"/"):
             return None
+        names = path.split(b"/")
+        if b".." not in names:
+            at = above + b"".join(b"/" + name for name in names if name not in _NO_NAMES)
+            if table.passes_none_away(at):
+                return at or b"/"
         at = above
         for place in _stops(path):
             at = above + place
@@ -266,21 +290,36 @@ def _find(pid: int, path: bytes) -> _Found:
 
 
 @contextmanager
-def _opened(pid: int, path: bytes, how: ctypes.Array[ctypes.c_char] = _HOW) -> Iterator[int]:
-    """The file there as the process sees it, to be asked about: nothing of it can be read."""
-    try:
-        root = os.open(b"/proc/%d/root" % pid, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        # not the path: the process is gone
-        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
-    try:
+def _opened(
+    pid: int, path: bytes, how: ctypes.Array[ctypes.c_char] = _HOW, root: int | None = None
+) -> Iterator[int]:
+    """
+    The file there as the process sees it, to be asked about: nothing of it can be read.
+
+    `root` is that of the process, if it is open.
+    """
+    if root is None:
+        with _root_of(pid) as root:
+            file = system_call(OPENAT2, root, path, how, len(how))
+    else:
         file = system_call(OPENAT2, root, path, how, len(how))
-    finally:
-        os.close(root)
     try:
         yield file
     finally:
         os.close(file)
+
+
+@contextmanager
+def _root_of(pid: int) -> Iterator[int]:
+    try:
+        root = os.open(b"/proc/%d/root" % pid, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        # not a path in it: the process is gone
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
+    try:
+        yield root
+    finally:
+        os.close(root)
 
 
 def _is_below(path: bytes, folder: bytes) -> bool:
@@ -316,7 +355,7 @@ def _stops(path: bytes) -> Iterator[bytes]:
         if name == b"..":
             at = at[: max(at.rfind(b"/"), 0)]
             yield at
-        elif name not in (b"", b"."):
+        elif name not in _NO_NAMES:
             at += b"/" + name
             yield at
 
