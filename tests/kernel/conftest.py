@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from harness import (
     require_root,
     working_modes,
 )
+from listings import PRELUDE, Facts, StartChild
 from privileges import NOBODY, limited
 
 from tracer.kernel.hooks import Mode
@@ -226,3 +228,24 @@ def stay() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
             return process
 
         yield start
+
+
+@pytest.fixture
+def start_child() -> Iterator[StartChild]:
+    """Run Python code in a child that then waits, until the test ends, for its stdin to close."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def run(code: str, *paths: Path, **options: Any) -> tuple[int, Facts]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", PRELUDE + code, *paths],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            **options,
+        )
+        children.append(child)
+        assert child.stdout is not None
+        return child.pid, json.loads(child.stdout.readline())
+
+    yield run
+    for child in children:
+        child.communicate()

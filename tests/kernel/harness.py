@@ -268,11 +268,17 @@ def in_namespace(prepare: str, *command: object) -> subprocess.CompletedProcess[
 
 
 class Terminal:
-    """One run of the command line with a terminal of its own, 120 columns wide."""
+    """One run of the command line with a terminal of its own."""
 
-    def __init__(self, *arguments: object, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: object,
+        width: int = 120,
+        height: int = 40,
+        env: dict[str, str] | None = None,
+    ) -> None:
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 40, 120, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
             [sys.executable, "-m", "tracer", *map(os.fspath, map(_argument, arguments))],
             env=env or environment(),
