@@ -18,6 +18,9 @@
 #ifndef FILTER_CGROUP
 #define FILTER_CGROUP	0	/* trace processes in the cgroup of this id, or below, only */
 #endif
+#ifndef FILTER_CGROUP_PARENT
+#define FILTER_CGROUP_PARENT	0	/* or in what is made below this one by that name */
+#endif
 #ifndef FILTER_HIERARCHY
 #define FILTER_HIERARCHY	0	/* where that is: 0 is version 2, as in /proc/PID/cgroup */
 #endif
@@ -42,6 +45,7 @@
 #define HIERARCHIES	32
 /* the kernel sets no limit; containers are some 5 deep, and as many more where they nest */
 #define CGROUP_LEVELS	64
+#define CGROUP_NAME_LEN	256	/* NAME_MAX and its end */
 
 /* a field that this kernel lacks has offset 0 */
 #if FILTER_CGROUP && !(OFF_TASK_STRUCT_CGROUPS && OFF_CSS_SET_DFL_CGRP && \
@@ -95,6 +99,14 @@ BPF_F_TABLE("lru_hash", u64, struct generation, generations,
 /* tgid -> the image that was announced through arrivals */
 BPF_F_TABLE("lru_hash", u32, struct arrival, announced, 16384, 0);
 BPF_F_TABLE("hash", u32, u8, scope, SCOPE_ENTRIES, 0);
+#if FILTER_CGROUP_PARENT
+struct cgroup_name {
+	u64 words[CGROUP_NAME_LEN / 8];	/* zeroes after its end */
+};
+/* that of the wanted cgroup, and of one that was met */
+BPF_ARRAY(wanted_cgroup, struct cgroup_name, 1);
+BPF_PERCPU_ARRAY(met_cgroup, struct cgroup_name, 1);
+#endif
 
 static __always_inline u64 read_u64(u64 addr)
 {
@@ -195,17 +207,45 @@ static __always_inline u64 cgroup_of(u64 css_set)
 	return 0;
 }
 
-/* the process is where its first thread is, as in /proc/PID/cgroup */
+static __always_inline bool has_wanted_cgroup_name(u64 node)
+{
+#if FILTER_CGROUP_PARENT
+	u32 zero = 0;
+	struct cgroup_name *wanted = wanted_cgroup.lookup(&zero);
+	struct cgroup_name *met = met_cgroup.lookup(&zero);
+	int i;
+
+	if (!wanted || !met)
+		return false;
+	__builtin_memset(met, 0, sizeof(*met));
+	bpf_probe_read_kernel_str(met, sizeof(*met),
+				  (void *)read_u64(node + OFF_KERNFS_NODE_NAME));
+	for (i = 0; i < CGROUP_NAME_LEN / 8; i++)
+		if (met->words[i] != wanted->words[i])
+			return false;
+	return true;
+#else
+	return false;
+#endif
+}
+
+/* The process is where its first thread is, as in /proc/PID/cgroup. A service that restarts has a
+ * new cgroup of the same name in the same place. */
 static __always_inline bool in_wanted_cgroup(u64 task)
 {
-	u64 leader = read_u64(task + OFF_TASK_STRUCT_GROUP_LEADER), css;
+	u64 leader = read_u64(task + OFF_TASK_STRUCT_GROUP_LEADER), node, css;
 	u64 cgroup = cgroup_of(read_u64(leader + OFF_TASK_STRUCT_CGROUPS));
+	u64 below = 0, id;
 	int i;
 
 	for (i = 0; i < CGROUP_LEVELS && cgroup; i++) {
-		if (read_u64(read_u64(cgroup + OFF_CGROUP_KN) + OFF_KERNFS_NODE_ID) ==
-		    FILTER_CGROUP)
+		node = read_u64(cgroup + OFF_CGROUP_KN);
+		id = read_u64(node + OFF_KERNFS_NODE_ID);
+		if (id == FILTER_CGROUP)
 			return true;
+		if (FILTER_CGROUP_PARENT && id == FILTER_CGROUP_PARENT)
+			return below && has_wanted_cgroup_name(below);
+		below = node;
 		css = read_u64(cgroup + OFF_CGROUP_SELF + OFF_CGROUP_SUBSYS_STATE_PARENT);
 		cgroup = css ? read_u64(css + OFF_CGROUP_SUBSYS_STATE_CGROUP) : 0;
 	}

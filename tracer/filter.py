@@ -42,7 +42,7 @@ class Filter:
             pids=self.pids or None,
             uid=self.uid,
             name=self.name,
-            cgroup=None if self.cgroup is None else (self.cgroup.hierarchy, self.cgroup.id),
+            cgroup=None if self.cgroup is None else self.cgroup.scoped(),
             stacks=stacks,
             removal_stacks=removal_stacks,
         )

@@ -193,17 +193,42 @@ def test_deep_below_it_is_below_it(tree: Tree, puppet: Puppet, folders: list[Pat
         assert session.finish().trace.added == len(folders)
 
 
-def test_the_watches_of_one_that_was_made_anew_are_found(
-    tree: Tree, puppet: Puppet, folders: list[Path]
+@pytest.mark.kernels
+def test_one_that_was_made_anew_is_traced(
+    mode: Mode, tree: Tree, puppets: dict[str, Puppet], folders: list[Path]
 ) -> None:
-    """GIVEN a service that restarts, in a cgroup of the same path THEN its watches are listed."""
-    with _tracing(tree) as session:
+    """GIVEN a service that restarts, in a cgroup of the same path THEN its calls are seen."""
+    with _tracing(tree, mode) as session:
         _remove(tree.wanted, tree.root)
-        tree.wanted.mkdir()
-        _move(puppet.pid, tree.wanted)
-        held = _watch(puppet, folders)
-        session.finish()
+        tree.below.mkdir(parents=True)
+        for name in ("wanted", "below"):
+            _move(puppets[name].pid, getattr(tree, name))
+        held = {name: _watch(puppet, folders[:7]) for name, puppet in puppets.items()}
+        report = session.finish()
 
+        assert report.trace.complete
+        assert report.trace.added == 7 * 2
+        assert ledger_watches(session) == kernel_watches_of(held["wanted"], held["below"])
+
+
+@pytest.mark.parametrize("length", [1, 255])
+def test_names_of_any_length_are_told_apart(
+    length: int, tree: Tree, puppet: Puppet, start_puppet: Start, folders: list[Path]
+) -> None:
+    """GIVEN names of which one begins with the other WHEN made anew THEN the right one counts."""
+    wanted, other = tree.wanted / ("n" * length), tree.wanted / ("n" * max(length - 1, 2))
+    wanted.mkdir()
+    with Session(Filter(cgroup=find_cgroup(str(wanted))), NoStacks(), older_s=0.0) as session:
+        wanted.rmdir()
+        wanted.mkdir()
+        other.mkdir()
+        outside = start_puppet()
+        _move(puppet.pid, wanted)
+        _move(outside.pid, other)
+        held = _watch(puppet, folders[:7])
+        _watch(outside, folders[:7])
+
+        assert session.finish().trace.added == 7
         assert ledger_watches(session) == kernel_watches_of(held)
 
 

@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 import pytest
 from harness import Inotrace, Puppet, own_name, process_of, watch_sites
 
-pytestmark = [pytest.mark.usefixtures("root"), pytest.mark.kernels]
+pytestmark = pytest.mark.usefixtures("root")
 
 Start = Callable[..., Puppet]
 _ID = "ab" * 32
@@ -187,6 +187,7 @@ def _secrets(node: Node) -> list[Path]:
     return [node.secret(name) for name in node.names[1:]]
 
 
+@pytest.mark.kernels
 def test_watches_in_pods_that_were_removed_are_told(
     inotrace: Callable[..., Inotrace],
     node: Node,
@@ -243,6 +244,7 @@ def test_pods_that_are_there_are_no_evidence(
     assert all(item["kind"] != "target_gone" for item in site["evidence"])
 
 
+@pytest.mark.kernels
 def test_removed_cgroups_of_pods_are_told(
     inotrace: Callable[..., Inotrace], node: Node, agent: Puppet
 ) -> None:
@@ -260,6 +262,7 @@ def test_removed_cgroups_of_pods_are_told(
     assert {target["fate"] for target in site["targets"]} == {"pod_removed"}
 
 
+@pytest.mark.kernels
 def test_ls_lists_the_processes_of_a_pod(
     inotrace: Callable[..., Inotrace],
     node: Node,

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.errors import EXIT_USAGE, InotraceError
+from tracer.kernel.probe import ScopedCgroup
 from tracer.targets import cgroups
 from tracer.targets.cgroups import (
     Cgroup,
@@ -179,6 +180,14 @@ def test_a_process_that_is_gone_is_nowhere() -> None:
     process.wait()
 
     assert not Cgroup(0, 1, Place(0, ())).includes(process.pid)
+
+
+def test_the_kernel_side_knows_one_by_its_name_too_if_it_has_a_parent() -> None:
+    pod = Place(0, (b"kubepods", b"pod1"))
+
+    assert Cgroup(0, 5, pod, parent=3).scoped() == ScopedCgroup(0, 5, 3, b"pod1")
+    assert Cgroup(0, 5, pod).scoped() == ScopedCgroup(0, 5, 0, b"")
+    assert Cgroup(0, 1, Place(0, ()), parent=3).scoped() == ScopedCgroup(0, 1, 0, b"")
 
 
 # --- mounts, and what a path is ---

@@ -78,7 +78,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "cgroup": (("self",), ("kn",), ("root",)),
     "cgroup_subsys_state": (("parent",), ("cgroup",)),
     "cgroup_root": (("hierarchy_id",),),
-    "kernfs_node": (("id",),),
+    "kernfs_node": (("id",), ("name",)),
 }
 # Only with CONFIG_CGROUPS.
 _OF_CGROUPS = ("css_set", "cgrp_cset_link", "cgroup", "cgroup_subsys_state", "cgroup_root")

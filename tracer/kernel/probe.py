@@ -26,6 +26,19 @@ _EXTRA_DEFINITIONS: tuple[str, ...] = ()
 _DOES_NOT_LOAD = "the BPF program does not compile or load here: --debug shows why"
 
 
+class ScopedCgroup(NamedTuple):
+    """
+    A cgroup by its id in a hierarchy, which /proc/PID/cgroup numbers, or by its name in its parent.
+
+    It may be removed and made again, and has another id then. `parent` is 0 if it stays.
+    """
+
+    hierarchy: int
+    id: int
+    parent: int
+    name: bytes
+
+
 @dataclass(frozen=True)
 class Scope:
     """
@@ -33,14 +46,14 @@ class Scope:
 
     `pids` None is every process, otherwise the traced processes; with `follow`, their
     descendants as well. `uid` is an effective user id or None, `name` a part of a comm, `cgroup`
-    the number of a hierarchy and the id of a cgroup in it, which stands for all below it as well.
+    stands for all below it as well.
     `stacks` are collected for adds and new instances, with `removal_stacks` for removals too.
     """
 
     pids: frozenset[int] | None = None
     uid: int | None = None
     name: bytes = b""
-    cgroup: tuple[int, int] | None = None
+    cgroup: ScopedCgroup | None = None
     follow: bool = False
     stacks: bool = True
     removal_stacks: bool = False
@@ -85,6 +98,11 @@ class Probe:
                 self._hang_up_doorbell()
             for pid in scope.pids or ():
                 self.add_to_scope(pid)
+            if scope.cgroup is not None and scope.cgroup.parent:
+                wanted = self.bpf[b"wanted_cgroup"]
+                wanted[ctypes.c_int(0)] = wanted.Leaf.from_buffer_copy(
+                    scope.cgroup.name.ljust(ctypes.sizeof(wanted.Leaf), b"\0")
+                )
         except BaseException:
             self.close()
             raise
@@ -309,8 +327,11 @@ def _tunables(scope: Scope) -> list[str]:
     if scope.uid is not None:
         tunables.append(f"-DFILTER_UID={scope.uid}")
     if scope.cgroup is not None:
-        hierarchy, cgroup = scope.cgroup
-        tunables += [f"-DFILTER_HIERARCHY={hierarchy}", f"-DFILTER_CGROUP={cgroup}ULL"]
+        tunables += [
+            f"-DFILTER_HIERARCHY={scope.cgroup.hierarchy}",
+            f"-DFILTER_CGROUP={scope.cgroup.id}ULL",
+            f"-DFILTER_CGROUP_PARENT={scope.cgroup.parent}ULL",
+        ]
     if scope.name:
         tunables.append(f"-DFILTER_NAME={{{','.join(map(str, scope.name))}}}")
     return tunables

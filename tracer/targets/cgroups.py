@@ -11,6 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from tracer.errors import EXIT_USAGE, InotraceError
+from tracer.kernel.probe import ScopedCgroup
 from tracer.kernel.procfs import unescaped
 
 _V2 = b"cgroup2"
@@ -62,12 +63,14 @@ class Cgroup:
     A cgroup: `id` (the inode number of its folder) is unique within `hierarchy`.
 
     A hierarchy is known by the number that /proc/PID/cgroup has for it; version 2 has 0. One that
-    is removed and made again under its name gets another id at the same `place`.
+    is removed and made again under its name gets another id at the same `place`; `parent` is the
+    id of the one above, 0 if we do not see that.
     """
 
     hierarchy: int
     id: int
     place: Place
+    parent: int = 0
 
     def includes(self, pid: int) -> bool:
         """
@@ -79,6 +82,11 @@ class Cgroup:
             member.hierarchy == self.hierarchy and self.place.holds(member.place)
             for member in memberships(pid)
         )
+
+    def scoped(self) -> ScopedCgroup:
+        """The same for the kernel side."""
+        name = self.place.down[-1] if self.parent and self.place.down else b""
+        return ScopedCgroup(self.hierarchy, self.id, self.parent if name else 0, name)
 
 
 def memberships(pid: int) -> Iterator[Membership]:
@@ -225,7 +233,8 @@ def _cgroup_of(folder: int, mounts: Iterable[CgroupMount]) -> Cgroup | None:
     down = parse_place(below).down
     shared = len(os.path.commonprefix([way_to_us, down]))
     place = Place(mount.root.up - shared, mount.root.down + down[shared:])
-    return Cgroup(own.hierarchy, os.fstat(folder).st_ino, place)
+    parent = os.stat("..", dir_fd=folder).st_ino if down else 0
+    return Cgroup(own.hierarchy, os.fstat(folder).st_ino, place, parent)
 
 
 def _own_membership(mount: CgroupMount) -> Membership | None:
