@@ -4,7 +4,9 @@
  * fentry.c, of which one is compiled.
  */
 
-#define EMFILE		24	/* include/uapi/asm-generic/errno-base.h */
+/* include/uapi/asm-generic/errno-base.h */
+#define EMFILE		24
+#define ENOSPC		28
 
 static __always_inline void announce(void *ctx, struct call_event *event, u64 task)
 {
@@ -92,24 +94,48 @@ static __always_inline u32 append_path(struct call_scratch *s, u32 used, u64 pat
 	return bytes > 0 ? used + bytes : used;
 }
 
-/* do_inotify_init() takes an instance first, then a descriptor, and gives both as EMFILE.
- * Whoever has all instances that it may have could not take one more. */
-static __always_inline u32 what_is_exhausted(u64 task)
+/* who of the user and those who made its namespaces, outward, has all it may have; 0: nobody */
+static __always_inline u64 full_user(u64 ucounts, u32 which)
 {
-	u64 ucounts, ns;
+	u64 ns;
 	int i;
 
-	if (!OFF_CRED_UCOUNTS)
-		return EXHAUSTED_UNKNOWN;
-	ucounts = read_u64(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_UCOUNTS);
 	for (i = 0; i < USERNS_LEVELS && ucounts; i++) {
 		ns = read_u64(ucounts + OFF_UCOUNTS_NS);
-		if (used_of(ucounts, UCOUNT_INOTIFY_INSTANCES) >=
-		    limit_in(ns, UCOUNT_INOTIFY_INSTANCES))
-			return EXHAUSTED_INSTANCES;
+		if (used_of(ucounts, which) >= limit_in(ns, which))
+			return ucounts;
 		ucounts = read_u64(ns + OFF_USER_NAMESPACE_UCOUNTS);
 	}
-	return EXHAUSTED_DESCRIPTORS;
+	return 0;
+}
+
+static __always_inline void tell_full_user(struct call_event *event, u64 ucounts, u32 which)
+{
+	u64 full = full_user(ucounts, which);
+
+	if (!full)
+		return;
+	event->dev = read_u32(full + OFF_UCOUNTS_UID);
+	event->ino = userns_of(full);
+	event->inode = (u64)used_of(full, which) << 32 |
+		       (u32)limit_in(read_u64(full + OFF_UCOUNTS_NS), which);
+}
+
+/* do_inotify_init() takes an instance first, then a descriptor, and gives both as EMFILE.
+ * Whoever has all instances that it may have could not take one more. */
+static __always_inline void tell_what_is_exhausted(struct call_event *event, u64 task)
+{
+	u64 ucounts;
+
+	event->detail = EXHAUSTED_UNKNOWN;
+	if (!OFF_CRED_UCOUNTS)
+		return;
+	/* that of the real user: set_cred_ucounts(); the effective one is charged */
+	ucounts = read_u64(read_u64(task + OFF_TASK_STRUCT_CRED) + OFF_CRED_UCOUNTS);
+	if (read_u32(ucounts + OFF_UCOUNTS_UID) != effective_uid(task))
+		return;
+	tell_full_user(event, ucounts, UCOUNT_INOTIFY_INSTANCES);
+	event->detail = event->ino ? EXHAUSTED_INSTANCES : EXHAUSTED_DESCRIPTORS;
 }
 
 static __always_inline void tell_call(void *ctx, struct call_scratch *s, u32 op, s64 ret,
@@ -147,7 +173,9 @@ static __always_inline void tell_call(void *ctx, struct call_scratch *s, u32 op,
 	else if (op == OP_INIT && event->group)
 		identify_payer(event);
 	else if (op == OP_INIT && ret == -EMFILE)
-		event->detail = what_is_exhausted(task);
+		tell_what_is_exhausted(event, task);
+	else if (op == OP_ADD && ret == -ENOSPC && event->group)
+		tell_full_user(event, ucounts_of(event->group), UCOUNT_INOTIFY_WATCHES);
 	if (STACKS && (op != OP_RM || RM_STACKS))
 		used = append_stack(ctx, s, entry);
 	if (op == OP_ADD)

@@ -35,7 +35,7 @@ static __always_inline bool is_unhashed(u64 dentry)
 	return !read_u64(dentry + OFF_DENTRY_D_HASH + OFF_HLIST_BL_NODE_PPREV);
 }
 
-/* a dentry of the inode, one that is not deleted if there is such; 0: none in memory */
+/* a dentry of the inode, one that still leads there if there is such; 0: none in memory */
 static __always_inline u64 dentry_of(u64 inode)
 {
 	u64 first = read_u64(inode + OFF_INODE_I_DENTRY), node = first;
@@ -67,6 +67,9 @@ static __always_inline void tell_name(struct name_row *row)
 		row->parent = dentry;
 		return;
 	}
+	/* deleted: what has the name by now is something else. The root is never hashed. */
+	if (is_unhashed(dentry))
+		return;
 	bytes = read_u32(dentry + OFF_DENTRY_D_NAME + OFF_QSTR_LEN);
 	name = read_u64(dentry + OFF_DENTRY_D_NAME + OFF_QSTR_NAME);
 	copied = bpf_probe_read_kernel_str(row->name, sizeof(row->name), (void *)name);

@@ -79,6 +79,7 @@ static __always_inline void describe_holder(struct holder *row, u64 task, u64 fi
 	row->tid = read_u32(task + OFF_TASK_STRUCT_PID);
 	row->fd = fd;
 	row->queued = read_u32(row->group + OFF_FSNOTIFY_GROUP_Q_LEN);
+	row->queue_limit = read_u32(row->group + OFF_FSNOTIFY_GROUP_MAX_EVENTS);
 	row->oldest = read_u64(row->group + OFF_FSNOTIFY_GROUP_NOTIFICATION_LIST);
 	row->read_at = bpf_ktime_get_ns();
 	row->ucounts = ucounts_of(row->group);

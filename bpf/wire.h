@@ -147,9 +147,10 @@ struct call_event {
 	__u32 arg;		/* flags, mask or wd */
 	__s32 stack_bytes;	/* of frames in the tail */
 	__s32 path_bytes;	/* of path in the tail, NUL included, or -errno */
-	/* of OP_ADD: what a new watch is on, zeros: not known; of OP_INIT: who is charged */
-	__u64 inode;		/* its address */
-	__u64 ino;		/* or inode number of the user namespace */
+	/* of OP_ADD: what a new watch is on, zeros: not known; of OP_INIT: who is charged; of a
+	 * limit that was met: whose */
+	__u64 inode;		/* its address; or used << 32 | limit */
+	__u64 ino;		/* or inode number of the user namespace, 0: not known */
 	__u32 dev;		/* kernel dev_t: major << 20 | minor; or uid */
 	__u32 detail;		/* i_generation; or enum exhausted, after EMFILE */
 	__u64 group;		/* fsnotify_group behind fd, 0: fd is no instance */
@@ -293,6 +294,8 @@ struct holder {
 	__u64 oldest;		/* of the events that nobody has read yet, by its address */
 	__u32 reading;		/* enum reading */
 	__u32 rows;		/* watch_rows that are its */
+	__u32 queue_limit;	/* the instance keeps the one that it was made with */
+	__u32 unused;
 };
 
 /* the walk as user space steers it: pass and end set before, counts reset when

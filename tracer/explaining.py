@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Callable
 
 from tracer.core.accounts import Failure, count_failure
-from tracer.core.events import CallEvent
+from tracer.core.events import CallEvent, FullUser
 from tracer.core.report import FailureRow
 from tracer.core.shortage import Shortage
 from tracer.errors import InotraceError
@@ -16,9 +16,9 @@ from tracer.kernel.truth import Truth
 from tracer.shortages import Shortages, failure_row, is_of_a_limit
 from tracer.targets.processes import ProcessTable
 
-# walks take at most a twentieth of the time
-_WALK_EVERY_S = 1.0
+# Walks take at most a twentieth of the time; what one has told is true for a second.
 _WALK_SHARE = 20
+_FRESH_S = 1.0
 
 
 class Explainer:
@@ -32,6 +32,7 @@ class Explainer:
         self._truth: Truth | None = None
         self._shortages = Shortages(processes)
         self._next_walk = 0.0
+        self._fresh_until = 0.0
         self._counts: Counter[Failure] = Counter()
 
     def __enter__(self) -> Explainer:
@@ -46,30 +47,27 @@ class Explainer:
         kind = count_failure(self._counts, event, times)
         if self._counts[kind] > times:
             return None
-        shortage = (
-            self._shortage(kind, event.caller.uid) if is_of_a_limit(kind.op, kind.errno) else None
-        )
-        return failure_row(kind, 1, shortage)
+        return failure_row(kind, 1, self._shortage(kind, event.full_user))
 
     def counted(self) -> list[FailureRow]:
         """All kinds with how many there were, most first."""
         return [failure_row(kind, times) for kind, times in self._counts.most_common()]
 
-    def _shortage(self, kind: Failure, uid: int) -> Shortage | None:
-        if kind.process is None:
+    def _shortage(self, kind: Failure, full: FullUser | None) -> Shortage | None:
+        if not is_of_a_limit(kind.op, kind.errno):
             return None
-        if time.monotonic() >= self._next_walk:
-            # without it, what a process lacks itself can still be told
+        now = time.monotonic()
+        is_told = now < self._fresh_until and self._shortages.shows(kind)
+        if now >= self._next_walk and not is_told:
+            # without it, what the kernel told with the call remains
             with suppress(InotraceError):
-                self._walk()
-        found = self._shortages.of(kind.op, kind.errno, kind.process, uid, kind.exhausted)
-        # one that is not met is of a look before the call
-        return found if found is None or found.uid is None or found.is_met else None
+                self._walk(now)
+        return self._shortages.of(kind, full)
 
-    def _walk(self) -> None:
-        began = time.monotonic()
-        self._next_walk = began + _WALK_EVERY_S
+    def _walk(self, began: float) -> None:
+        # also after one that failed
+        self._next_walk = began + _FRESH_S
         self._truth = self._truth or self._open_truth()
         self._shortages.saw(self._truth.walk())
-        took = time.monotonic() - began
-        self._next_walk = began + max(_WALK_EVERY_S, _WALK_SHARE * took)
+        self._next_walk = began + _WALK_SHARE * (time.monotonic() - began)
+        self._fresh_until = began + _FRESH_S

@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
 
 from tracer.core.events import Op, Process
+from tracer.core.exhaustion import with_time_left
 from tracer.core.findings import LEAST_QUEUE_RISES, UNREAD_NS, Findings
 from tracer.core.growth import History
 from tracer.core.ledger import Ledger
@@ -85,7 +85,7 @@ class Judging:
         self._ledger = ledger
         self._processes = processes
         self._fates = fates
-        self._target_rows = TargetRows(fates.paths, names_of, ended)
+        self._target_rows = TargetRows(fates.paths, names_of, fates.state_of, ended)
         self._older_s = older_s
         self._ended = ended
         self._exits_are_told = exits_are_told
@@ -102,7 +102,7 @@ class Judging:
         ]
         rows += map(self._unseen_row, self._unseen().values())
         rows.sort(key=lambda row: (row.verdict.rank, -row.live, -row.per_hour, -row.added))
-        return tuple(_with_time_left(rows, limits))
+        return tuple(with_time_left(rows, limits))
 
     # what is left
 
@@ -254,6 +254,7 @@ class Judging:
             checked=sum(id(one) in fates for one in old),
             gone={self._reason(fate, old, fates): gone[fate] for fate in _REASONS if gone[fate]},
             unread=len(unread),
+            unread_full=sum(one.account.queue.is_full is True for one in unread),
             unread_events=sum(
                 {id(one.account): one.account.queue.length for one in unread}.values()
             ),
@@ -274,12 +275,12 @@ class Judging:
 
     def _is_unread(self, account: InstanceAccount) -> bool:
         """Nobody reads, though more comes, and not because all that could are stopped."""
-        return (
-            bool(account.unread_since)
-            and self._ended - account.unread_since >= UNREAD_NS
-            and self._ended - account.queue_rose_at < UNREAD_NS
-            and account.queue_rises >= LEAST_QUEUE_RISES
-            and not all(is_stopped(holder.process.pid) for holder in account.holders)
+        if not account.unread_since or self._ended - account.unread_since < UNREAD_NS:
+            return False
+        rises = account.queue_rises >= LEAST_QUEUE_RISES
+        comes = rises and self._ended - account.queue_rose_at < UNREAD_NS
+        return bool(comes or account.queue.is_full) and not all(
+            is_stopped(holder.process.pid) for holder in account.holders
         )
 
     def _fate(self, one: _Left) -> Fate:
@@ -377,21 +378,3 @@ def _payer(left: Iterable[_Left]) -> Payer | None:
     """Who is charged for most of it."""
     payers = Counter(one.account.payer for one in left if one.account.payer is not None)
     return payers.most_common(1)[0][0] if payers else None
-
-
-def _with_time_left(rows: Iterable[SiteRow], limits: Iterable[UserLimits]) -> Iterator[SiteRow]:
-    """With the time after which the user has no more, at the pace of all that grows together."""
-    rows = list(rows)
-    pace: dict[tuple[Payer | None, Unit], float] = defaultdict(float)
-    for row in rows:
-        pace[row.payer, row.unit] += row.per_hour
-    room = {
-        ((user.userns, user.uid), unit): max(use.limit - use.used, 0)
-        for user in limits
-        for unit, use in ((Unit.WATCHES, user.watches), (Unit.INSTANCES, user.instances))
-    }
-    for row in rows:
-        if row.per_hour and row.payer is not None and (row.payer, row.unit) in room:
-            hours = room[row.payer, row.unit] / pace[row.payer, row.unit]
-            row = replace(row, full_in_s=hours * 3600)
-        yield row

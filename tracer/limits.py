@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +15,12 @@ from tracer.core.raising import Settings
 from tracer.core.shortage import NEAR, HolderShare, Resource, Shortage, share_of
 from tracer.core.walk import Walk
 from tracer.kernel.descriptors import descriptors_of
-from tracer.kernel.procfs import user_namespace
+from tracer.kernel.procfs import running_pids, user_namespace
 from tracer.kernel.queues import max_queued_events
 from tracer.kernel.walk import KernelList
 from tracer.listing import Lister, Scan, scan_proc
 from tracer.targets.processes import ProcessTable
-from tracer.targets.users import sysctl_limits
+from tracer.targets.users import is_in_namespace, own_limits, own_namespace
 from tracer.user_use import kernel_usage
 from tracer.views import limits as view
 
@@ -59,15 +60,15 @@ def _of_walk(walk: Walk) -> view.Limits:
                 usage=usage,
                 holders=tuple(_holder(one, table) for one in held),
                 maker=holdings.maker(payer),
-                member=_member(usage.userns, held),
             )
         )
+    members = _members(users)
     instances = [one for one in walk.instances.values() if one.holders]
     return view.Limits(
         kernel=os.uname().release,
         truth=KernelList.truth,
         complete=not walk.unread,
-        users=tuple(users),
+        users=tuple(replace(user, member=members.get(user.usage.userns)) for user in users),
         watches=sum(len(one.watches or ()) for one in instances),
         instances=len(instances),
         settings=_settings(),
@@ -85,6 +86,7 @@ def _counted(scan: Scan) -> view.Limits:
             watches=share.watches + len(instance.watches),
             instances=share.instances + 1,
         )
+    settings = _settings()
     users = tuple(
         view.User(usage, _most_first(held[usage.userns, usage.uid].values()))
         for usage in scan.usage
@@ -92,11 +94,12 @@ def _counted(scan: Scan) -> view.Limits:
     return view.Limits(
         kernel=os.uname().release,
         truth=scan.truth,
-        complete=not scan.refused and scan.shows_all,
+        # in a namespace, what whoever made it is charged for remains unseen
+        complete=not scan.refused and scan.shows_all and settings.userns is None,
         users=users,
         watches=sum(len(instance.watches) for instance in scan.instances),
         instances=len(scan.instances),
-        settings=_settings(),
+        settings=settings,
     )
 
 
@@ -110,12 +113,21 @@ def _holder(held: HeldBy, table: ProcessTable) -> HolderShare:
     return HolderShare(held.process.pid, comm, held.watches, held.instances)
 
 
-def _member(userns: int, held: Iterable[HeldBy]) -> int | None:
-    """A process in the namespace, by which one gets into it and is root there."""
-    for one in list(held)[:_ASKED_MAX]:
-        if user_namespace(one.process.pid) == userns and _has_root(one.process.pid):
-            return one.process.pid
-    return None
+def _members(users: Iterable[view.User]) -> Mapping[int | None, int]:
+    """
+    For namespaces with limits of their own a process in each, by which one gets into it and is
+    root there.
+    """
+    owners = [user for user in users if user.is_in_namespace and user.has_own_limit]
+    missing = {user.usage.userns for user in owners}
+    holders = (one.pid for user in owners for one in user.holders[:_ASKED_MAX])
+    found: dict[int | None, int] = {}
+    for pid in chain(holders, running_pids() if missing else ()):
+        userns = user_namespace(pid) if missing else None
+        if userns in missing and _has_root(pid):
+            found[userns] = pid
+            missing.remove(userns)
+    return found
 
 
 def _has_root(pid: int) -> bool:
@@ -153,10 +165,11 @@ def _near_descriptors(holders: Iterable[HolderShare]) -> Iterator[Shortage]:
 
 
 def _settings() -> Settings:
-    limits = sysctl_limits()
+    limits = own_limits()
     return Settings(
         watches=limits and limits.watches,
         instances=limits and limits.instances,
         queued_events=max_queued_events(),
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        userns=own_namespace() if is_in_namespace() else None,
     )

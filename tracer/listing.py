@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from tracer.core.walk import HolderFd, Inode, Walk, WatchRows
+from tracer.core.shortage import INITIAL_USERNS
+from tracer.core.walk import Hidden, HolderFd, Inode, Payer, Queue, Walk, WatchRows
 from tracer.errors import InotraceError
 from tracer.filter import Filter
 from tracer.kernel.capabilities import TRACING, missing
@@ -29,11 +30,11 @@ from tracer.kernel.procfs import (
     running_pids,
     shows_all_processes,
 )
-from tracer.kernel.queues import least_unread, max_queued_events
+from tracer.kernel.queues import least_unread
 from tracer.kernel.walk import KernelList
 from tracer.targets.processes import ProcessTable
 from tracer.targets.users import user_name
-from tracer.user_use import Held, counted_usage, kernel_usage
+from tracer.user_use import Held, counted_payer, counted_usage, kernel_usage
 from tracer.views import ls as view
 
 
@@ -41,7 +42,8 @@ class Scan(NamedTuple):
     """
     One walk over all that is open: who holds instances, and whom we may not look into.
 
-    `unread` are instances that changed each time they were read.
+    `unread` are instances that changed each time they were read, `unheld` those that a user is
+    charged for and no process has.
     """
 
     truth: str
@@ -52,6 +54,7 @@ class Scan(NamedTuple):
     shows_all: bool
     sharing_known: bool
     usage: tuple[view.Usage, ...]
+    unheld: Mapping[Payer, Hidden] = {}
 
     def hidden(self, filter_: Filter) -> list[ProcessFacts]:
         """Those asked for that we may not look into."""
@@ -63,6 +66,19 @@ class Scan(NamedTuple):
             any(filter_.includes(self.processes[one.pid]) for one in holders)
             for holders in self.unread
         )
+
+    def in_flight(self, filter_: Filter) -> Hidden:
+        """What nobody has in a table of descriptors, of the users asked for: in a socket, mostly"""
+        if filter_ != Filter(uid=filter_.uid):
+            # it is of no process
+            return Hidden(0, 0)
+        # who made a namespace is charged for what is in it
+        found = [
+            hidden
+            for (userns, uid), hidden in self.unheld.items()
+            if userns == INITIAL_USERNS and filter_.uid in (None, uid)
+        ]
+        return Hidden(sum(one.instances for one in found), sum(one.watches for one in found))
 
 
 class Lister:
@@ -98,7 +114,17 @@ class Lister:
     def scan(self) -> Scan:
         """Look into every process: sharing and use can be told only from all of them."""
         walk = self.walk()
-        return scan_proc() if walk is None else scan_walk(walk)
+        if walk is None:
+            return scan_proc()
+        return scan_walk(walk)._replace(unheld=self._unheld(walk))
+
+    def _unheld(self, walk: Walk) -> Mapping[Payer, Hidden]:
+        found = {payer: hidden for payer, hidden in walk.hidden.items() if hidden.instances > 0}
+        # counters are read beside the lists: a difference must last to be one
+        again = self.walk() if found else None
+        if again is None:
+            return {}
+        return {payer: each for payer, each in found.items() if again.hidden.get(payer) == each}
 
     def walk(self) -> Walk | None:
         """The kernel's own list; None where it cannot be read."""
@@ -121,7 +147,6 @@ class Lister:
 def scan_walk(walk: Walk) -> Scan:
     """What a walk over the kernel's own list says."""
     table = ProcessTable()
-    most = max_queued_events()
     processes: dict[int, ProcessFacts] = {}
     instances: list[Held] = []
     unread: list[tuple[HeldFd, ...]] = []
@@ -132,9 +157,8 @@ def scan_walk(walk: Walk) -> Scan:
         if walked.watches is None:
             unread.append(holders)
         else:
-            length = walked.queue.length
-            queue = view.Queue(length, True, most is not None and length >= most)
-            instances.append(Held(holders, _watches(walked.watches), queue))
+            queue = view.Queue(walked.queue.length, True, walked.queue.is_full)
+            instances.append(Held(holders, _watches(walked.watches), queue, walked.payers))
     return Scan(
         truth=KernelList.truth,
         processes=processes,
@@ -167,6 +191,7 @@ def scan_proc() -> Scan:
     sharing_known = len(held) < 2 or can_compare_files()
     groups = group_shared(held) if sharing_known else [(one,) for one in held]
     instances, also_refused = _read_instances(groups)
+    instances = [one._replace(payers=(counted_payer(one, processes),)) for one in instances]
     refused.extend(processes[pid] for pid in also_refused)
     return Scan(
         truth="fdinfo",
@@ -189,6 +214,7 @@ def take_snapshot(scan: Scan, filter_: Filter) -> view.Snapshot:
             tuple(_holder(scan.processes[one.pid], one.fd) for one in held.holders),
             held.watches,
             held.queue,
+            payers=held.payers,
         )
         for number, held in enumerate(scan.instances, 1)
         if any(one.pid in pids for one in held.holders)
@@ -199,11 +225,13 @@ def take_snapshot(scan: Scan, filter_: Filter) -> view.Snapshot:
         truth=scan.truth,
         complete=not scan.hidden(filter_)
         and not scan.changing(filter_)
+        and not scan.in_flight(filter_).instances
         and (scan.shows_all or bool(filter_.pids)),
         sharing_known=scan.sharing_known,
         pids=frozenset(pids & holding),
         instances=instances,
         usage=scan.usage,
+        is_filtered=filter_ != Filter(),
     )
 
 
@@ -228,7 +256,6 @@ def _read_instances(groups: Iterable[tuple[HeldFd, ...]]) -> tuple[list[Held], s
     """The instances, and the processes that may no longer be looked into."""
     instances: list[Held] = []
     refused: set[int] = set()
-    most = max_queued_events()
     for holders in groups:
         for at, one in enumerate(holders):
             try:
@@ -238,7 +265,7 @@ def _read_instances(groups: Iterable[tuple[HeldFd, ...]]) -> tuple[list[Held], s
                 continue
             if watches is not None:
                 # those before it have closed theirs
-                instances.append(Held(holders[at:], _read(watches), _queue(one, most)))
+                instances.append(Held(holders[at:], _read(watches), _queue(one)))
                 break
     return instances, refused
 
@@ -248,11 +275,12 @@ def _read(watches: tuple[FdWatch, ...]) -> tuple[view.Watch, ...]:
     return tuple([view.Watch(one.wd, Inode(0, one.ino, one.dev, 0), one.mask) for one in watches])
 
 
-def _queue(held: HeldFd, most: int | None) -> view.Queue | None:
+def _queue(held: HeldFd) -> view.Queue | None:
     unread = least_unread(held)
     if unread is None:
         return None
-    return view.Queue(unread, unread == 0, most is not None and unread >= most)
+    # the limit of an instance is in no file: today's need not be the one it was made with
+    return view.Queue(unread, unread == 0, Queue(unread).is_full)
 
 
 def _with_files(pid: int) -> list[ProcessFacts]:

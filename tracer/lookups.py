@@ -33,7 +33,7 @@ def with_paths(
     found = iter(locate(sought)) if sought else iter(())
     located = {
         instance.id: tuple(
-            view.Located(where.path, str(where.how.value))
+            view.Located(where.path, where.how.value, where.viewer and where.viewer.pid)
             for where in islice(found, len(instance.watches[:most]))
         )
         for instance in wanted

@@ -6,13 +6,21 @@ import errno
 from collections.abc import Iterable
 
 from tracer.core.accounts import Accounts, Failure
-from tracer.core.events import CALL_NAMES, Exhausted, Op, Process, errno_name, explanation
+from tracer.core.events import (
+    CALL_NAMES,
+    Exhausted,
+    FullUser,
+    Op,
+    Process,
+    errno_name,
+    explanation,
+)
 from tracer.core.holdings import HeldBy, Holdings, use_of
 from tracer.core.report import FailureRow
 from tracer.core.shortage import HolderShare, Resource, Shortage
 from tracer.core.walk import Payer, UserUse, Walk
 from tracer.kernel.descriptors import descriptors_of
-from tracer.kernel.procfs import user_namespace
+from tracer.kernel.procfs import read_process, user_namespace
 from tracer.targets.processes import ProcessTable, is_running
 from tracer.targets.users import user_name
 
@@ -32,37 +40,44 @@ class Shortages:
         """Go by this walk from now on, which must be of all processes."""
         self._holdings = Holdings(walk)
 
-    def of(
-        self, op: int, number: int, process: Process, uid: int | None, exhausted: int = 0
-    ) -> Shortage | None:
+    def shows(self, kind: Failure) -> bool:
+        """Whether the last walk still has the user full that a call found so."""
+        user = self._holdings.users.get(kind.full) if kind.full is not None else None
+        return user is not None and _is_met(user, _resource(kind))
+
+    def of(self, kind: Failure, full: FullUser | None = None) -> Shortage | None:
         """
-        What a call of the user `uid` had none left of when it failed with this errno; None if that
-        is not why, or cannot be told. `exhausted` is one of Exhausted.
+        What a call had none left of; None if it met no limit, or that cannot be told.
+
+        `full` is whom the kernel found to be full. Who holds it all is told only if a walk found
+        the same.
         """
-        if (op, number) == (Op.ADD, errno.ENOSPC):
-            return self._of_user(Resource.WATCHES, self._payers(process, uid))
-        if (op, number) != (Op.INIT, errno.EMFILE):
+        if not is_of_a_limit(kind.op, kind.errno) or kind.process is None:
             return None
-        if exhausted == Exhausted.DESCRIPTORS:
-            return self._of_process(process)
-        found = self._of_user(Resource.INSTANCES, self._opening_payers(process, uid))
-        if exhausted == Exhausted.INSTANCES or (found is not None and found.is_met):
-            return found
-        return self._of_process(process)
+        if full is not None:
+            return self._of_full(full, kind)
+        if kind.op == Op.ADD:
+            return self._nearest(self._holdings.payers_of(kind.process), Resource.WATCHES)
+        own = _of_process(kind.process, kind.comm)
+        if kind.exhausted == Exhausted.DESCRIPTORS:
+            return own
+        user = self._nearest(_opening_payers(kind.process), Resource.INSTANCES)
+        return next((each for each in (user, own) if each is not None and each.is_met), None)
 
-    def _opening_payers(self, process: Process, uid: int | None) -> Iterable[Payer]:
-        """Who would be charged for one more instance of the process."""
-        facts = self._processes.meet(process.pid) if is_running(process) else None
-        namespace = user_namespace(process.pid)
-        payer = (namespace, facts.uid) if facts is not None and namespace is not None else None
-        return (payer,) if payer in self._holdings.users else self._payers(process, uid)
+    def _of_full(self, full: FullUser, kind: Failure) -> Shortage:
+        payer, resource = (full.userns, full.uid), _resource(kind)
+        if self.shows(kind):
+            return self._shortage(self._holdings.users[payer], resource)
+        return Shortage(
+            resource=resource,
+            used=full.used,
+            limit=full.limit,
+            uid=full.uid,
+            user=user_name(full.uid),
+            userns=full.userns,
+        )
 
-    def _payers(self, process: Process, uid: int | None) -> Iterable[Payer]:
-        """Who is charged for what the process has, else the user wherever it has something."""
-        held = self._holdings.payers_of(process)
-        return held or (self._holdings.of_uid(uid) if uid is not None else ())
-
-    def _of_user(self, resource: Resource, payers: Iterable[Payer]) -> Shortage | None:
+    def _nearest(self, payers: Iterable[Payer], resource: Resource) -> Shortage | None:
         user = self._holdings.nearest(payers, resource)
         return self._shortage(user, resource) if user is not None else None
 
@@ -85,25 +100,19 @@ class Shortages:
         comm = facts.comm if facts is not None else _UNKNOWN
         return HolderShare(held.process.pid, comm, held.watches, held.instances)
 
-    def _of_process(self, process: Process) -> Shortage | None:
-        found = descriptors_of(process.pid) if is_running(process) else None
-        if found is None:
-            return None
-        holder = self._holder(HeldBy(process, 0, 0))
-        return Shortage(Resource.DESCRIPTORS, found.used, found.limit, holders=(holder,))
-
 
 class KeptShortages:
     """
-    Those of the failures in a ledger, as they stood when the limit was last seen met: by the end
-    of a trace who had it all may have let go.
+    Those of the failures in a ledger, as they stood after the last such call: by the end of a trace
+    who had it all may have let go, and others may have it.
     """
 
     def __init__(self, processes: ProcessTable) -> None:
         self._shortages = Shortages(processes)
         self._kept: dict[Failure, Shortage] = {}
+        # how many of each there were when it was last looked into
+        self._counts: dict[Failure, int] = {}
         self._seen = 0
-        self._looked_into: frozenset[Failure] = frozenset()
 
     def lag(self, accounts: Accounts) -> bool:
         """Whether there are limits met of which no walk has told."""
@@ -111,34 +120,53 @@ class KeptShortages:
 
     def awaits(self, kind: Failure) -> bool:
         """Whether this is a limit met, and no walk has told of it yet."""
-        is_told = kind.process is None or kind in self._looked_into
+        is_told = kind.process is None or kind in self._counts
         return is_of_a_limit(kind.op, kind.errno) and not is_told
 
     def saw(self, walk: Walk, accounts: Accounts) -> None:
-        """Look at the failures again; `walk` is of all processes."""
+        """Look into what has failed since the last walk; `walk` is of all processes."""
         self._seen = len(accounts.failures)
-        wanted = [kind for kind in accounts.failures if is_of_a_limit(kind.op, kind.errno)]
-        self._looked_into = frozenset(wanted)
-        if wanted:
+        counts = {
+            kind: count
+            for kind, count in accounts.failures.items()
+            if is_of_a_limit(kind.op, kind.errno)
+        }
+        again = [kind for kind, count in counts.items() if count != self._counts.get(kind)]
+        self._counts = counts
+        self._kept = {kind: self._kept[kind] for kind in counts if kind in self._kept}
+        if again:
             self._shortages.saw(walk)
-        self._kept = {failure: self._kept[failure] for failure in wanted if failure in self._kept}
-        for failure in wanted:
-            found = self._find(failure, accounts)
-            known = self._kept.get(failure)
-            if found is not None and (known is None or found.is_met or not known.is_met):
-                self._kept[failure] = found
+        for kind in again:
+            found = self._shortages.of(kind, accounts.full_users.get(kind))
+            if found is not None and (found.holders or kind not in self._kept):
+                self._kept[kind] = found
 
     def of(self, failure: Failure) -> Shortage | None:
         return self._kept.get(failure)
 
-    def _find(self, failure: Failure, accounts: Accounts) -> Shortage | None:
-        process = failure.process
-        if process is None:
-            return None
-        account = accounts.processes.get(process)
-        uid = account.uid if account is not None else None
-        op, number = failure.op, failure.errno
-        return self._shortages.of(op, number, process, uid, failure.exhausted)
+
+def _opening_payers(process: Process) -> Iterable[Payer]:
+    """Who would be charged for one more instance of the process, if it still runs."""
+    facts = read_process(process.pid) if is_running(process) else None
+    namespace = user_namespace(process.pid)
+    return ((namespace, facts.uid),) if facts is not None and namespace is not None else ()
+
+
+def _of_process(process: Process, comm: bytes) -> Shortage | None:
+    found = descriptors_of(process.pid) if is_running(process) else None
+    if found is None:
+        return None
+    holder = HolderShare(process.pid, comm, 0, 0)
+    return Shortage(Resource.DESCRIPTORS, found.used, found.limit, holders=(holder,))
+
+
+def _resource(kind: Failure) -> Resource:
+    return Resource.WATCHES if kind.op == Op.ADD else Resource.INSTANCES
+
+
+def _is_met(user: UserUse, resource: Resource) -> bool:
+    used, limit = use_of(user, resource)
+    return used >= limit
 
 
 def is_of_a_limit(op: int, number: int) -> bool:

@@ -7,10 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 
 from tracer.core.accounts import Failure, ProcessAccount
 from tracer.core.events import Process
+from tracer.core.exhaustion import growing, with_pace
 from tracer.core.ledger import Ledger
 from tracer.core.report import (
     AuditRow,
@@ -114,18 +114,16 @@ class Snapshots:
         before, self._trends = self._trends, {}
         for user in walk.users:
             for unit, used in ((Unit.WATCHES, user.watches), (Unit.INSTANCES, user.instances)):
-                key = (user.userns, user.uid), unit
+                key = user.payer, unit
                 self._trends[key] = before.get(key) or Trend()
                 self._trends[key].note(walk.began, used)
 
-    def _pace(self, user: UserUse, unit: Unit) -> float:
-        trend = self._trends.get(((user.userns, user.uid), unit))
+    def _pace(self, payer: Payer, unit: Unit) -> float:
+        trend = self._trends.get((payer, unit))
         return trend.per_hour if trend is not None else 0.0
 
     def _live_limits(self) -> tuple[UserLimits, ...]:
-        return tuple(
-            _growing(_user_limits(user), partial(self._pace, user)) for user in self._users
-        )
+        return tuple(with_pace(_user_limits(user), self._pace) for user in self._users)
 
     def _learn_names(self) -> None:
         """Those of a pod are deleted with it."""
@@ -175,23 +173,23 @@ class Snapshots:
         # a command is judged as it stood when it ended, not when that was noticed
         all_ended = self._ledger.last_exit_at if not self._ledger.instances else None
         ended = all_ended or asked_at
+        pods = Pods(self._pods)
         judging = Judging(
             self._ledger,
             self._processes,
-            Fates(self._state_of),
+            Fates(self._state_of, pods),
             older_s=self._older_s,
             ended=ended,
             exits_are_told=self._exits_are_told,
             names_of=self._names_of,
-            pods=(pods := Pods(self._pods)),
+            pods=pods,
         )
         sites = judging.rows(map(_user_limits, self._users))
         processes = self._process_rows({}, judging)
         report = self._report(counters, complete, processes, sites)
-        limits = tuple(_growing(user, partial(_pace_of, user, sites)) for user in report.limits)
         return replace(
             report,
-            limits=limits,
+            limits=growing(report.limits, sites),
             audit=tuple(map(_audit_row, uncounted)),
             pods=_pod_rows(report, pods),
         )
@@ -362,21 +360,8 @@ def _user_limits(user: UserUse) -> UserLimits:
         userns=user.userns,
         watches=Use(user.watches, user.watches_limit),
         instances=Use(user.instances, user.instances_limit),
+        maker=user.maker,
     )
-
-
-def _growing(user: UserLimits, pace: Callable[[Unit], float]) -> UserLimits:
-    return replace(
-        user,
-        watches=replace(user.watches, per_hour=pace(Unit.WATCHES)),
-        instances=replace(user.instances, per_hour=pace(Unit.INSTANCES)),
-    )
-
-
-def _pace_of(user: UserLimits, sites: Iterable[SiteRow], unit: Unit) -> float:
-    """Of all places that make what the user is charged for."""
-    payer = user.userns, user.uid
-    return sum(site.per_hour for site in sites if site.payer == payer and site.unit is unit)
 
 
 def _audit_row(charge: Charge) -> AuditRow:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tracer.core.report import TargetRow
 from tracer.core.walk import HolderFd, Inode
 from tracer.core.watch import Watch
-from tracer.kernel.inodes import DentryNames
+from tracer.kernel.inodes import DentryNames, InodeState
 from tracer.targets.fate import Fate
 from tracer.targets.locate import How, Locator, Sought
 from tracer.targets.path import Paths
@@ -38,10 +38,11 @@ class TargetRows:
         self,
         paths: Paths,
         names_of: Callable[[Inode], DentryNames | None] | None,
+        state_of: Callable[[Inode], InodeState],
         ended: int,
     ) -> None:
         self._paths = paths
-        self._locator = Locator(names_of, paths)
+        self._locator = Locator(names_of, paths, state_of=state_of)
         self._ended = ended
 
     def of(self, shown: Sequence[Shown]) -> tuple[TargetRow, ...]:
@@ -54,6 +55,7 @@ class TargetRows:
                     path=location.path,
                     state="verified",
                     resolved_by=location.how.value,
+                    path_pid=location.viewer and location.viewer.pid,
                 )
         return tuple(rows)
 
@@ -69,6 +71,7 @@ class TargetRows:
             age_s=max(self._ended - watch.added_at, 0) / 1e9,
             state=state,
             fate=shown.fate.value,
+            path_pid=process.pid if watch.path is not None else None,
             resolved_by=(How.TRACED if state == "verified" else How.UNRESOLVED).value,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -10,16 +9,23 @@ from typing import NamedTuple
 from tracer.core.walk import UserUse
 from tracer.kernel.fdinfo import HeldFd
 from tracer.kernel.procfs import ProcessFacts, user_namespace
-from tracer.targets.users import sysctl_limits, user_name
+from tracer.targets.users import own_limits, own_namespace, user_name
 from tracer.views import ls as view
 
 
 class Held(NamedTuple):
-    """An instance: who holds it, its watches, and what is unread."""
+    """An instance: who holds it, its watches, what is unread, and who is charged for it."""
 
     holders: tuple[HeldFd, ...]
     watches: tuple[view.Watch, ...]
     queue: view.Queue | None
+    payers: tuple[view.Payer, ...] = ()
+
+
+def counted_payer(held: Held, processes: Mapping[int, ProcessFacts]) -> view.Payer:
+    """Whom we take for who is charged: the kernel charges whoever made the instance."""
+    first = held.holders[0].pid
+    return user_namespace(first), processes[first].uid
 
 
 def kernel_usage(users: Iterable[UserUse]) -> tuple[view.Usage, ...]:
@@ -32,14 +38,10 @@ def counted_usage(
 ) -> tuple[view.Usage, ...]:
     """
     Watches and instances per user namespace and user; of `hidden` users there may be more.
-
-    The kernel charges whoever made the instance; we take its first holder for that.
     """
-    counts: defaultdict[tuple[int | None, int], list[int]] = defaultdict(list)
+    counts: defaultdict[view.Payer, list[int]] = defaultdict(list)
     for held in instances:
-        first = held.holders[0].pid
-        uid = processes[first].uid
-        counts[user_namespace(first), uid].append(len(held.watches))
+        counts[counted_payer(held, processes)].append(len(held.watches))
     return _sorted_usage(
         _counted_usage(userns, uid, sizes, uid not in hidden)
         for (userns, uid), sizes in counts.items()
@@ -65,8 +67,8 @@ def _sorted_usage(usage: Iterable[view.Usage]) -> tuple[view.Usage, ...]:
 
 
 def _counted_usage(userns: int | None, uid: int, sizes: list[int], complete: bool) -> view.Usage:
-    # /proc/sys shows the limits of our own user namespace only
-    limits = sysctl_limits() if userns == user_namespace(os.getpid()) else None
+    # /proc/sys shows none of other namespaces
+    limits = own_limits() if userns == own_namespace() else None
     return view.Usage(
         uid=uid,
         user=user_name(uid),

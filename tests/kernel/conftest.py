@@ -31,6 +31,7 @@ from harness import (
 from listings import PRELUDE, Facts, StartChild
 from privileges import NOBODY, limited
 
+from tracer.kernel.btf import compiler_definitions
 from tracer.kernel.hooks import Mode
 from tracer.session import Session
 
@@ -61,6 +62,15 @@ def nobody(root: None) -> int:
     if done.returncode:
         pytest.skip(f"user {NOBODY} cannot run {sys.executable} with {CHECKOUT}")
     return NOBODY
+
+
+@pytest.fixture
+def counters_of_all(root: None) -> None:
+    if "-DOFF_CRED_UCOUNTS=0" in compiler_definitions():
+        pytest.skip(
+            "needs credentials that lead to the counters (cred.ucounts, Linux 5.14): "
+            "those of who holds no instance are not found"
+        )
 
 
 @pytest.fixture(scope="session")

@@ -268,7 +268,7 @@ def in_namespace(prepare: str, *command: object) -> subprocess.CompletedProcess[
 
 
 class Terminal:
-    """One run of the command line with a terminal of its own."""
+    """One run of the command line with a terminal of its own, as a child of `under` if given."""
 
     def __init__(
         self,
@@ -276,11 +276,13 @@ class Terminal:
         width: int = 120,
         height: int = 40,
         env: dict[str, str] | None = None,
+        under: tuple[str, ...] = (),
     ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", height, width, 0, 0))
+        tool = [sys.executable, "-m", "tracer", *map(os.fspath, map(_argument, arguments))]
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-m", "tracer", *map(os.fspath, map(_argument, arguments))],
+            [*under, *tool],
             env=env or environment(),
             cwd="/",
             stdin=slave,

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from harness import Puppet, process_of, removed
 
-from tracer.kernel.btf import compiler_definitions
 from tracer.session import Filter, Session
 from tracer.stacks.collector import Stacks
 from tracer.views.json_report import report_object
@@ -33,15 +32,6 @@ def test_counters_that_agree_are_not_spoken_of(stranger: Puppet, watchable: list
     assert report["audit"] == []
     (limits,) = report["limits"]
     assert (limits["uid"], limits["watches"]["used"], limits["instances"]["used"]) == (_UID, 1, 1)
-
-
-@pytest.fixture
-def counters_of_all(root: None) -> None:
-    if "-DOFF_CRED_UCOUNTS=0" in compiler_definitions():
-        pytest.skip(
-            "needs credentials that lead to the counters (cred.ucounts, Linux 5.14): "
-            "those of who holds no instance are not found"
-        )
 
 
 @pytest.mark.kernels

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from agreement import Case
+from agreement import NAME, Case
 from harness import Inotrace, Puppet
 
 from tracer.kernel.btf import compiler_definitions
@@ -19,6 +19,9 @@ from tracer.kernel.procfs import user_namespace
 pytestmark = [pytest.mark.usefixtures("root"), pytest.mark.kernels]
 
 Start = Callable[..., Inotrace]
+StartPuppet = Callable[..., Puppet]
+# who has no processes
+_USER = 54321
 
 
 def _full(puppet: Puppet, folders: list[Path]) -> int:
@@ -99,6 +102,49 @@ def test_the_descriptors_of_the_process_are_told(case: Case, puppet: Puppet) -> 
 
     assert (row["errno"], row["resource"]) == ("EMFILE", "descriptors")
     assert (row["used"], row["limit"], row["user"]) == (6, 6, None)
+
+
+def test_everybody_is_told_the_own_limit(
+    case: Case,
+    traced_puppet: Puppet,
+    start_puppet: StartPuppet,
+    folders: list[Path],
+    tmp_path: Path,
+) -> None:
+    """GIVEN two full namespaces of one user WHEN one fails and ends THEN each its own."""
+    puppets = [start_puppet(os.fsencode(tmp_path) + b"/" + NAME), traced_puppet]
+    fds = [_full(puppet, folders) for puppet in puppets]
+    namespaces = [user_namespace(puppet.pid) for puppet in puppets]
+    for puppet, fd in zip(puppets, fds):
+        assert puppet("add", fd, folders[2]) == -errno.ENOSPC
+        if puppet is puppets[0]:
+            puppet.tell("exit", 0)
+            os.waitid(os.P_PID, puppet.pid, os.WEXITED | os.WNOWAIT)
+    report = case.agreed((puppets[1].pid, fds[1])).report
+
+    for puppet, namespace in zip(puppets, namespaces):
+        row = _failure_of(report, puppet.pid)
+        assert (row["userns"], row["used"], row["limit"]) == (namespace, 2, 2)
+        assert {one["pid"] for one in row["holders"]} <= {puppet.pid}
+
+
+def test_the_effective_user_is_charged(
+    case: Case, traced_puppet: Puppet, start_puppet: StartPuppet
+) -> None:
+    """GIVEN a user without instances left WHEN a process is that one only effectively THEN so."""
+    limit = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    holder, other = start_puppet(), traced_puppet
+    assert holder("become", _USER) == 0
+    while (result := holder("init")) >= 0:
+        pass
+    assert result == -errno.EMFILE
+    assert other("effective", _USER) == 0
+    assert other("init") == -errno.EMFILE
+    row = _failure_of(case.agreed().report, other.pid)
+
+    assert (row["resource"], row["uid"]) == ("instances", _USER)
+    assert row["used"] == row["limit"] == limit
+    assert [one["pid"] for one in row["holders"]] == [holder.pid]
 
 
 # --- the stream ---

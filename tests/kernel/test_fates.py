@@ -19,6 +19,7 @@ from tracer.kernel.probe import Probe, Scope
 from tracer.kernel.procfs import birth_ticks, read_process
 from tracer.kernel.walk import KernelList
 from tracer.targets.fate import Fate, Fates
+from tracer.targets.pods import Pods
 from tracer.targets.processes import ProcessTable
 
 pytestmark = [pytest.mark.usefixtures("root"), pytest.mark.kernels]
@@ -46,12 +47,19 @@ class Kernel:
         ]
         return [inode for _, inode in sorted(rows)]
 
-    def fate(self, pid: int, path: Path | None, at: int = 0, adder: Process | None = None) -> Fate:
+    def fate(
+        self,
+        pid: int,
+        path: Path | None,
+        at: int = 0,
+        adder: Process | None = None,
+        pods: Pods | None = None,
+    ) -> Fate:
         """Of the watch that a process added at that place in order."""
         passed = os.fsencode(path) if path else None
         inode = self.watched(pid)[at]
         holders = (_process(pid),)
-        return Fates(self._inodes.state).of(adder or holders[0], passed, inode, holders)
+        return Fates(self._inodes.state, pods).of(adder or holders[0], passed, inode, holders)
 
     def close(self) -> None:
         self._list.close()
@@ -336,7 +344,14 @@ def test_a_removed_cgroup(kernel: Kernel, puppet: Puppet, cgroups: Path) -> None
         group.rmdir()
 
 
-def test_the_removed_cgroup_of_a_pod(kernel: Kernel, puppet: Puppet, cgroups: Path) -> None:
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_the_removed_cgroup_of_a_pod(
+    kernel: Kernel, puppet: Puppet, cgroups: Path, tmp_path: Path, has_folder: bool
+) -> None:
+    """GIVEN a kubelet that has another pod WHEN one goes, or only ended and keeps its folder."""
+    for uid in (_UID if has_folder else "", "0" * 32):
+        (tmp_path / "kubelet" / "pods" / uid).mkdir(parents=True)
+    kubelet = Pods(kubelet=os.fsencode(tmp_path / "kubelet"))
     name = f"kubepods-besteffort-pod{_UID.replace('-', '_')}.slice"
     pods = cgroups / f"inotrace-kubepods-{os.getpid()}"
     group = pods / name
@@ -347,7 +362,8 @@ def test_the_removed_cgroup_of_a_pod(kernel: Kernel, puppet: Puppet, cgroups: Pa
         group.rmdir()
         if not kernel_watches(puppet.pid, fd):
             pytest.skip("this kernel takes the watches of a removed cgroup")
-        assert kernel.fate(puppet.pid, group) is Fate.POD_REMOVED
+        expected = Fate.CGROUP_REMOVED if has_folder else Fate.POD_REMOVED
+        assert kernel.fate(puppet.pid, group, pods=kubelet) is expected
     finally:
         pods.rmdir()
 
@@ -373,14 +389,20 @@ def test_who_added_it_has_ended(kernel: Kernel, puppet: Puppet, folders: list[Pa
     puppet.ok("add", fd, folders[0])
     adder = _process(puppet.pid)
     child = puppet.ok("orphan")
-    until(lambda: birth_ticks(adder.pid) != adder.birth // _TICK_NS or _is_zombie(adder.pid), "it")
+    until(lambda: _has_ended(adder), "its end")
     assert kernel.fate(child, folders[0], adder=adder) is Fate.THERE
     folders[0].rename(folders[0].with_name("renamed"))
     assert kernel.fate(child, folders[0], adder=adder) is Fate.MOVED
 
 
-def _is_zombie(pid: int) -> bool:
-    return b") Z " in Path(f"/proc/{pid}/stat").read_bytes()
+def _has_ended(process: Process) -> bool:
+    """Also of one that nobody waited for yet."""
+    if birth_ticks(process.pid) != process.birth // _TICK_NS:
+        return True
+    try:
+        return b") Z " in Path(f"/proc/{process.pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 # --- orphans ---
@@ -432,6 +454,6 @@ def test_an_orphan_is_told_by_its_parent_or_its_session() -> None:
     family.stdin.close()
     family.stdout.read()
     family.stdout.close()
-    until(lambda: birth_ticks(child.pid) != child.birth // _TICK_NS or _is_zombie(child.pid), "end")
+    until(lambda: _has_ended(child), "its end")
     assert met_before.is_orphan(child) and met_after.is_orphan(child)
     assert not ProcessTable().is_orphan(child._replace(birth=0))

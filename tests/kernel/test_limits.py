@@ -8,16 +8,20 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from harness import Inotrace, Puppet, environment
+from harness import Inotrace, Puppet, environment, site_of
 
-from tracer.core.shortage import INITIAL_USERNS
+from tracer.core.shortage import INITIAL_USERNS, UNLIMITED
 from tracer.kernel.procfs import user_namespace
+from tracer.session import Filter, Session
+from tracer.stacks.collector import Stacks
+from tracer.views.json_report import report_object
 
 pytestmark = pytest.mark.usefixtures("root")
 
@@ -121,24 +125,121 @@ def test_in_a_namespace_all_who_made_it_are_charged_and_the_nearest_limit_is_nam
     assert _held(inner, puppet.pid) == _held(outer, puppet.pid) == (21, 1)
 
 
+def _map_root(puppet: Puppet, uid: int) -> None:
+    """As a container has it."""
+    for kind, outside in (("uid", uid), ("gid", 0)):
+        Path(f"/proc/{puppet.pid}/{kind}_map").write_text(f"0 {outside} 1\n")
+
+
+def _own_raise(limits: Any, puppet: Puppet) -> Any:
+    (own,) = [one for one in limits["raise"] if one["userns"] == user_namespace(puppet.pid)]
+    return own
+
+
+def _run(command: str) -> None:
+    subprocess.run(shlex.split(command), check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("limit", [23, 5])
 def test_the_command_that_is_printed_raises_the_limit(
-    inotrace: Start, namespaced: tuple[Puppet, int], places: list[Path], own_uid: int
+    inotrace: Start, namespaced: tuple[Puppet, int], places: list[Path], own_uid: int, limit: int
 ) -> None:
-    """GIVEN a namespace's limit met WHEN its command is run THEN the next watch is added."""
+    """
+    GIVEN a namespace's limit met, or set below what is used
+    WHEN the command for it is run
+    THEN the next watch is added.
+    """
     puppet, fd = namespaced
     for folder in places[21:23]:
         puppet.ok("add", fd, folder)
     assert puppet("add", fd, places[23]) == -errno.ENOSPC
-    # as a container has them
-    for kind, outside in (("uid", own_uid), ("gid", 0)):
-        Path(f"/proc/{puppet.pid}/{kind}_map").write_text(f"0 {outside} 1\n")
-    (own,) = [
-        one for one in _limits(inotrace)["raise"] if one["userns"] == user_namespace(puppet.pid)
-    ]
-    assert (own["setting"], own["now"], own["suggested"]) == ("user.max_inotify_watches", 23, 46)
-    subprocess.run(shlex.split(own["command"]), check=True, stdout=subprocess.DEVNULL)
+    _map_root(puppet, own_uid)
+    _run(f"nsenter -t {puppet.pid} -U sysctl -w user.max_inotify_watches={limit}")
+    own = _own_raise(_limits(inotrace), puppet)
+    assert (own["setting"], own["now"], own["suggested"]) == ("user.max_inotify_watches", limit, 46)
+    _run(own["command"])
 
     puppet.ok("add", fd, places[23])
+
+
+@pytest.mark.usefixtures("counters_of_all")
+def test_what_nobody_holds_is_charged_to_who_made_the_namespace_as_well(
+    inotrace: Start, namespaced: tuple[Puppet, int], own_uid: int
+) -> None:
+    """GIVEN an instance in a socket WHEN asked THEN it is known what is left, and how to raise."""
+    puppet, fd = namespaced
+    here, _ = divmod(puppet.ok("socketpair"), 1000)
+    puppet.ok("send", here, fd)
+    puppet.ok("close", fd)
+    _map_root(puppet, own_uid)
+    limits = _limits(inotrace)
+    userns = user_namespace(puppet.pid)
+    assert userns is not None
+    inner, outer = (_user_of(limits, own_uid, one) for one in (userns, INITIAL_USERNS))
+
+    assert (inner["holders"], outer["watches"]["used"]) == ([], 21)
+    assert inner["charged_with"] == {"userns": INITIAL_USERNS, "uid": own_uid}
+    assert (inner["watches"]["used"], inner["watches"]["free"]) == (21, 2)
+    assert inner["instances"]["free"] == outer["instances"]["free"]
+    assert _own_raise(limits, puppet)["command"].startswith(f"nsenter -t {puppet.pid} -U ")
+
+
+_INSIDE = """
+import os, subprocess, sys
+from ctypes import CDLL
+open("/proc/sys/user/max_inotify_watches", "w").write("40")
+libc = CDLL(None)
+fd = libc.inotify_init1(0)
+for place in sys.argv[1:]:
+    assert libc.inotify_add_watch(fd, place.encode(), 0x100) > 0
+sys.exit(subprocess.run([sys.executable, "-m", "tracer", "limits", "-f", "json"]).returncode)
+"""
+
+
+def test_within_a_namespace_its_own_limits_are_shown_and_raised(places: list[Path]) -> None:
+    """GIVEN the host's root in a namespace of its own WHEN advised THEN the host stays as it is."""
+    inside = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*inside, "true"], capture_output=True).returncode:
+        pytest.skip("needs user namespaces")
+    done = subprocess.run(
+        [*inside, sys.executable, "-c", _INSIDE, *map(str, places)],
+        env=environment(),
+        cwd="/",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    limits = json.loads(done.stdout)
+    (user,) = limits["limits"]
+
+    assert (user["watches"]["used"], user["watches"]["limit"]) == (24, 40)
+    assert (user["watches"]["free"], user["source"]) == (16, "counted")
+    assert (limits["complete"], limits["settings"]["userns"]) == (False, user["userns"])
+    assert [one["command"] for one in limits["raise"]] == ["sysctl -w user.max_inotify_watches=80"]
+    assert limits["drop_in"]["lines"] == []
+    assert "outside this user namespace to see all" in done.stderr
+    assert "sandbox" not in done.stderr
+
+
+def test_a_leak_in_a_namespace_meets_the_limit_of_who_made_it(
+    puppet: Puppet, tmp_path: Path
+) -> None:
+    if puppet("limit-watches", UNLIMITED):
+        pytest.skip("needs user namespaces")
+    with Session(Filter(frozenset({puppet.pid})), Stacks(), older_s=0.0) as session:
+        fd = puppet.ok("init")
+        puppet.ok("churn", fd, tmp_path, 20_000)
+        report = report_object(session.finish())
+    leak = site_of(report, "leak_secret")
+    root = {"userns": INITIAL_USERNS, "uid": 0}
+    (limits,) = [one for one in report["limits"] if one["userns"] == INITIAL_USERNS]
+
+    assert leak["userns"] == user_namespace(puppet.pid)
+    assert leak["limit_reached_by"] == root
+    assert leak["limit_reached_in_s"] == limits["limit_reached_in_s"]["watches"]
+    assert limits["per_hour"]["watches"] == leak["per_hour"] > 0
+    left = limits["watches"]["limit"] - limits["watches"]["used"]
+    assert leak["limit_reached_in_s"] == pytest.approx(left / leak["per_hour"] * 3600, rel=0.01)
 
 
 @pytest.mark.parametrize("width", [80, 160])
@@ -232,5 +333,6 @@ def settings() -> Iterator[dict[str, str]]:
 def test_nothing_is_changed(inotrace: Start, settings: dict[str, str]) -> None:
     limits = _limits(inotrace)
 
-    assert limits["settings"] == {name: int(text) for name, text in settings.items()}
+    now = {name: int(text) for name, text in settings.items()}
+    assert limits["settings"] == {**now, "userns": None}
     assert not Path(limits["drop_in"]["path"]).exists() or limits["drop_in"]["lines"]

@@ -103,7 +103,7 @@ def test_by_user(start_child: StartChild, folders: list[Path]) -> None:
 
     (row, total) = records("--by", "user", one, two)
 
-    assert row == [str(os.geteuid()), me(), "2", "2", "30", "23", "7"]
+    assert row == [str(os.geteuid()), me(), "2", "2", "30", "23", "7", "-"]
     assert total == ["total", "-", *row[2:]]
 
 

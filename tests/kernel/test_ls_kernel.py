@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -79,7 +82,8 @@ def test_root_opens_no_fdinfo(
     document(pid, env=changed(telling))
     opened = log.read_text().splitlines()
     assert f"/proc/{pid}" in opened
-    assert not [path for path in opened if path.startswith("/proc/") and "/fdinfo/" in path]
+    # of ourselves, it tells which mount a descriptor is on
+    assert not [path for path in opened if re.match(r"/proc/\d+/fdinfo/", path)]
 
     # which would have been told
     document(pid, env=changed(telling + _HIDE_BCC))
@@ -106,16 +110,27 @@ ready(fd=instance(*paths), inner=os.stat("/proc/self/ns/user").st_ino, limit=lim
 # --- what is unread ---
 
 
-_OVERFLOW = """
-fd = instance(paths[0])
-name = paths[0] + "/file"
-limit = int(open("/proc/sys/fs/inotify/max_queued_events").read())
-# equal events that follow each other are told once
-for at in range(limit // 2 + 7):
-    os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
-    os.unlink(name)
-ready(fd=fd, limit=limit)
+_MAX_QUEUED = Path("/proc/sys/fs/inotify/max_queued_events")
+# an instance of which so many events, created and deleted in turn, are never read
+_UNREAD = """
+def unread(path, events):
+    fd = instance(path, mask=0x300)
+    name = path + "/file"
+    for at in range(events):
+        if at % 2:
+            os.unlink(name)
+        else:
+            os.close(os.open(name, os.O_CREAT | os.O_WRONLY))
+    return fd
 """
+
+
+@pytest.fixture
+def set_max_queued() -> Iterator[Callable[[int], object]]:
+    """For instances that are made from then on, until the test has ended."""
+    before = _MAX_QUEUED.read_text()
+    yield lambda events: _MAX_QUEUED.write_text(str(events))
+    _MAX_QUEUED.write_text(before)
 
 
 def test_events_that_nobody_reads_are_counted(start_child: StartChild, folders: list[Path]) -> None:
@@ -144,16 +159,52 @@ ready(fd=fd, idle=instance(*paths[1:3]))
     assert not unread["full"]
 
 
+@pytest.mark.kernels
 @needs_root
 def test_a_full_queue_loses_events(start_child: StartChild, folders: list[Path]) -> None:
-    """GIVEN more events than a queue holds, which nobody reads WHEN listed THEN it is full."""
-    code = _OVERFLOW.replace("instance(paths[0])", "instance(paths[0], mask=0x300)")
-    pid, facts = start_child(code, *folders[:1])
+    """GIVEN one event less than a queue holds, as many, and more THEN the first is not full."""
+    limit = int(_MAX_QUEUED.read_text())
+    numbers = (limit - 1, limit, limit + 23)
+    pid, facts = start_child(f"{_UNREAD}ready(fds=[*map(unread, paths, {numbers})])", *folders[:3])
 
-    (one,) = document(pid)["instances"]
-    assert one["full"] and one["queued"] >= facts["limit"]
-    assert "queue full, events are lost" in ls("--tree", pid).stdout
-    assert records("--by", "fd", pid)[0][6] == "full"
+    shown = {one["holders"][0]["fd"]: one for one in document(pid)["instances"]}
+
+    # what says that some are lost is one more
+    assert [(shown[fd]["queued"], shown[fd]["full"]) for fd in facts["fds"]] == [
+        (limit - 1, False),
+        (limit, True),
+        (limit + 1, True),
+    ]
+    tree = ls("--tree", pid).stdout
+    assert "2 queues full, new events are lost" in tree
+    assert tree.count("queue full: ") == 2
+    assert [row[6] for row in records("--by", "fd", pid)[:-1]].count("full") == 2
+
+
+@pytest.mark.kernels
+@needs_root
+def test_a_queue_keeps_the_limit_it_was_made_with(
+    start_child: StartChild, folders: list[Path], set_max_queued: Callable[[int], object]
+) -> None:
+    """
+    GIVEN a queue that lost events, and one of as many that lost none as it was made when more were
+    allowed WHEN listed then, and when fewer are allowed again THEN only the first is full.
+    """
+    limit = int(_MAX_QUEUED.read_text())
+    code = f"{_UNREAD}ready(fd=unread(paths[0], {limit + 23}))"
+    loses, _ = start_child(code, folders[0])
+    set_max_queued(2 * limit)
+    keeps, _ = start_child(code, folders[1])
+
+    for allowed in (2 * limit, limit):
+        set_max_queued(allowed)
+
+        shown = document(loses, keeps)["instances"]
+
+        assert {one["holders"][0]["pid"]: (one["queued"], one["full"]) for one in shown} == {
+            loses: (limit + 1, True),
+            keeps: (limit + 23, False),
+        }
 
 
 @needs_root
@@ -171,4 +222,38 @@ ready(fd=fd)
     (one,) = document(pid, env=changed(_HIDE_BCC))["instances"]
 
     # 23 events of 32 bytes could be 3 of the largest
-    assert (one["queued"], one["queued_at_least"], one["full"]) == (3, True, False)
+    assert (one["queued"], one["queued_at_least"], one["full"]) == (3, True, None)
+
+
+@needs_root
+def test_who_opened_an_instance_is_charged_for_it(
+    start_child: StartChild, folders: list[Path]
+) -> None:
+    """GIVEN a daemon that opened it before it became another user."""
+    pid, _ = start_child("fd = instance(*paths); os.setuid(54321); ready(fd=fd)", *folders)
+
+    assert re.search(r"root has [\d,]+ of [\d,]+", ls("--tree", pid).stdout.partition("\n\n")[0])
+
+
+@needs_root
+def test_what_is_on_its_way_in_a_socket_is_mentioned(
+    start_child: StartChild, folders: list[Path]
+) -> None:
+    """GIVEN an instance that was sent, and closed by the sender WHEN listed THEN it is missed."""
+    code = """
+os.setuid(54321)
+left, right = socket.socketpair()
+fd = instance(*paths[:7])
+socket.send_fds(left, [b"x"], [fd])
+os.close(fd)
+ready()
+"""
+    for folder in (*folders[0].parents, *folders):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    start_child(code, *folders)
+
+    done = ls("-f", "json", "-u", 54321)
+    assert not json.loads(done.stdout)["complete"]
+    assert done.stderr == (
+        "inotrace: 1 instance with 7 watches more: on the way in a socket, of no process\n"
+    )

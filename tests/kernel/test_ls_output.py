@@ -82,9 +82,10 @@ def test_without_root_own_processes_and_a_word_on_the_others(
     assert refused.stderr.startswith(f"inotrace: cannot look into process {theirs} of root: run")
 
 
-def test_hidden_processes_are_mentioned(nobody: int) -> None:
+@pytest.mark.parametrize("hidepid", ["noaccess", "invisible"])
+def test_hidden_processes_are_mentioned(nobody: int, hidepid: str) -> None:
     script = f"""
-        mount -t proc -o hidepid=2 proc /proc || exit 77
+        mount -t proc -o hidepid={hidepid} proc /proc || exit 77
         exec setpriv --reuid {nobody} --regid {nobody} --clear-groups "$@"
     """
     command = ["unshare", "--mount", "sh", "-c", script, "sh", *LS, "-f", "json"]

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 from harness import PATIENCE_S, Terminal, environment, until
@@ -68,8 +68,52 @@ def test_the_end_of_a_process_asked_for_is_told_once(
         next(lines), next(lines)
 
 
+def test_without_root_paths_stay_and_new_ones_are_found(
+    start_child: StartChild, watchable: list[Path], tmp_path: Path, nobody: int
+) -> None:
+    """
+    GIVEN no privileges, so that paths are only found by a search
+    WHEN watched THEN each look has them, and that of a watch which is added meanwhile
+    WHEN one leads to another folder by now THEN it is not given any more
+    """
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    code = """
+import select
+os.chdir(os.path.dirname(paths[1]))
+line = os.open(paths[0], os.O_RDWR)
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+libc.prctl(4, 1)
+fd = instance(*paths[1:4])
+print("{}", flush=True)
+if line in select.select([0, line], [], [])[0]:
+    checked(libc.inotify_add_watch(fd, os.fsencode(paths[4]), 0x100))
+wait()
+"""
+    *first, second = made = [watchable[0] / str(at) for at in range(4)]
+    for each in made:
+        each.mkdir()
+    pid, _ = start_child(code, go, *made)
+    drop = {"user": nobody, "group": nobody, "extra_groups": []}
+    with _watching("--watch", "0.1", "-f", "json", "-p", pid, cwd="/", **drop) as lines:
+
+        def paths() -> list[str | None]:
+            watches = json.loads(next(lines))["watches"]
+            assert {one["found_by"] for one in watches} <= {"search", "unresolved"}
+            return [one["path"] for one in watches]
+
+        for _ in range(5):
+            assert paths() == list(map(str, first))
+        go.write_text("x")
+        until(lambda: paths() == list(map(str, made)), "the fourth path")
+        first[0].rename(first[0].with_name("renamed"))
+        first[0].mkdir()
+        until(lambda: paths() != list(map(str, made)), "a path that is gone")
+        assert str(first[0]) not in paths()
+
+
 @contextmanager
-def _watching(*arguments: object, errors: str = "") -> Iterator[Iterator[str]]:
+def _watching(*arguments: object, errors: str = "", **options: Any) -> Iterator[Iterator[str]]:
     """The lines of a command that then ends on Ctrl-C, with exit code 0 and those `errors`."""
     child = subprocess.Popen(
         [*LS, *map(str, arguments)],
@@ -77,6 +121,7 @@ def _watching(*arguments: object, errors: str = "") -> Iterator[Iterator[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        **options,
     )
     assert child.stdout is not None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -20,6 +21,8 @@ Start = Callable[..., Puppet]
 _ID = "ab" * 32
 _PODS, _KEPT = 7, 3
 _AGENT = "agent"
+# linux/sched.h
+_CLONE_NEWCGROUP = 0x02000000
 # where each test has its own: --cgroup-root
 _TOP = own_name("pods").decode().rstrip(".")
 _SPACE = UUID(int=os.getpid())
@@ -98,10 +101,20 @@ class Node:
         """As a kubelet that cleans up, also for the namespaces of others."""
         if not self.folder(name).exists():
             return
-        subprocess.run(["umount", self.secret(name)], check=True)
         secret = self.secret(name)
+        if secret.is_mount():
+            subprocess.run(["umount", secret], check=True)
         for folder in (secret, *list(secret.parents)[:3]):
             folder.rmdir()
+        if self.container(name).exists():
+            self._remove_cgroup(name)
+
+    def end(self, name: str) -> None:
+        """As a pod of a job that is done: what it mounted and its cgroup go, its folder stays."""
+        subprocess.run(["umount", self.secret(name)], check=True)
+        self._remove_cgroup(name)
+
+    def _remove_cgroup(self, name: str) -> None:
         for cgroup in (self.container(name), self.container(name).parent):
             self._empty(cgroup)
             cgroup.rmdir()
@@ -260,6 +273,63 @@ def test_removed_cgroups_of_pods_are_told(
     if not site["live"]:
         pytest.skip("this kernel takes the watches of a removed cgroup")
     assert {target["fate"] for target in site["targets"]} == {"pod_removed"}
+
+
+@pytest.mark.kernels
+def test_a_pod_that_ended_was_not_removed(
+    inotrace: Callable[..., Inotrace], node: Node, agent: Puppet
+) -> None:
+    """GIVEN pods without a cgroup THEN only that is told to be gone, as long as they are there."""
+    tool = inotrace("trace", "--pod", _AGENT, "-f", "json", "--older", "0")
+    tool.err.until(b"tracing")
+    _watch(agent, [node.container(name).parent for name in node.names[1:]])
+    for name in node.names[1:]:
+        node.end(name)
+    tool.stop()
+    report = tool.report()
+    (site,) = watch_sites(report)
+
+    if not site["live"]:
+        pytest.skip("this kernel takes the watches of a removed cgroup")
+    assert {target["fate"] for target in site["targets"]} == {"cgroup_removed"}
+    assert {pod["exists"] for pod in report["pods"]} == {True}
+    assert len(report["pods"]) == 1 + _PODS
+    assert [item["text"] for item in site["evidence"] if item["kind"] == "target_gone"] == [
+        f"{_PODS} of {_PODS} targets are gone: {_PODS} cgroups that were removed"
+    ]
+
+
+@pytest.mark.kernels
+def test_from_another_pod_the_same_is_told(
+    inotrace: Callable[..., Inotrace], node: Node, agent: Puppet
+) -> None:
+    """GIVEN inotrace in a container with a cgroup namespace, which shows no cgroups of others."""
+    own, *names = reversed(node.names[1:])
+
+    def enter() -> None:
+        (node.container(own) / "cgroup.procs").write_text("0")
+        if ctypes.CDLL(None).unshare(_CLONE_NEWCGROUP):
+            raise OSError("there are no cgroup namespaces")
+
+    arguments = ("trace", "-p", agent.pid, "-f", "json", "--older", "0")
+    tool = inotrace(*arguments, preexec_fn=enter)
+    tool.err.until(b"tracing")
+    _watch(agent, _secrets(node))
+    for name in names:
+        node.remove(name)
+    tool.stop()
+    report = tool.report()
+    (site,) = watch_sites(report)
+    exists = {pod["name"]: pod["exists"] for pod in report["pods"]}
+
+    assert process_of(report, agent.pid)["pod"]["name"] == _AGENT
+    fates = {target["path"]: target["fate"] for target in site["targets"]}
+    kept = node.names[1 : 1 + _KEPT]
+    assert fates == {
+        **{str(node.secret(name)): "pod_removed" for name in kept},
+        str(node.secret(own)): "there",
+    }
+    assert exists == {_AGENT: True, own: True, **dict.fromkeys(kept, False)}
 
 
 @pytest.mark.kernels

@@ -240,7 +240,8 @@ def test_rows_carry_the_kernels_own_counters(
     for folder in folders[:3]:
         (folder / "new").touch()
     (row,) = [row for row in everywhere.kernel.rows().holders if row.tgid == puppet.pid]
-    assert row.queued == 3
+    limit = Path("/proc/sys/fs/inotify/max_queued_events").read_text()
+    assert (row.queued, row.queue_limit) == (3, int(limit))
 
 
 def _is_us(row: UserRow) -> None:

@@ -246,10 +246,11 @@ def walked(
     fd: int = 3,
     queued: int = 0,
     oldest: int = 0xFFFF888200000000,
+    queue_limit: int | None = None,
 ) -> WalkedInstance:
     """`wds` None: the instance could not be read."""
     watches = None if wds is None else watch_rows({wd: kernel_watch(wd) for wd in wds})
-    queue = Queue(queued, oldest)
+    queue = Queue(queued, oldest, queue_limit)
     return WalkedInstance(instance, (HolderFd(process, fd),), queue, read_at, watches)
 
 

@@ -10,6 +10,7 @@ from tracer.views.ls import Holder, Instance, Snapshot, Usage, Watch
 
 IN_MODIFY, IN_CREATE = 0x2, 0x100
 DISK, OTHER_DISK = 8 << 20 | 1, 8 << 20 | 2
+_USERNS = 4026531837
 
 
 def watch(wd: int, ino: int, dev: int = DISK, mask: int = IN_CREATE, address: int = 0) -> Watch:
@@ -32,11 +33,12 @@ def instance(
 ) -> Instance:
     """Of `count` watches, newest first, on inodes from `first` on."""
     watches = tuple(watch(wd + 1, first + wd) for wd in reversed(range(count)))
+    changes.setdefault("payers", ((_USERNS, holders[0].uid),))
     return Instance(number, holders, watches, **changes)
 
 
 def usage(**changes: Any) -> Usage:
-    one = Usage(0, "root", 4026531837, 7300, 8192, 31, 128, "counted", True)
+    one = Usage(0, "root", _USERNS, 7300, 8192, 31, 128, "counted", True)
     return dataclasses.replace(one, **changes)
 
 

@@ -60,12 +60,16 @@ def _of(path: str) -> Belonging:
         (f"/system.slice/docker-{_NODE}.scope/{_NODE_POD}", _UID, "guaranteed"),
         # a kubelet in a pod
         (f"/kubepods/pod{_OTHER}/{_NODE}/kubepods/besteffort/pod{_UID}/x", _UID, "besteffort"),
-        # from within a cgroup namespace, and of one that is removed
+        # from within a cgroup namespace, also that of a pod, and of one that is removed
+        (f"/../../burstable/pod{_UID}/{_ID}", _UID, "burstable"),
+        (f"/../../../besteffort/pod{_STATIC}", _STATIC, "besteffort"),
+        (f"/../../pod{_UID}/{_ID}", _UID, None),
+        (f"/../pod{_OTHER}/{_NODE}/kubepods/besteffort/pod{_UID}/x", _UID, "besteffort"),
         (f"/../../kubepods/burstable/pod{_UID}/{_ID}", _UID, "burstable"),
         (f"/kubepods/pod{_UID} (deleted)", _UID, "guaranteed"),
     ],
 )
-def test_a_pod_is_told_by_both_drivers(path: str, pod: str, qos: str) -> None:
+def test_a_pod_is_told_by_both_drivers(path: str, pod: str, qos: str | None) -> None:
     assert (_of(path).pod, _of(path).qos) == (pod, qos)
 
 
@@ -76,6 +80,9 @@ def test_a_pod_is_told_by_both_drivers(path: str, pod: str, qos: str) -> None:
         "/kubepods",
         "/kubepods.slice/kubepods-burstable.slice",
         f"/pod{_UID}",
+        f"/../a/pod{_UID}",
+        f"/../../pod{_UID}x",
+        f"/a/../pod{_UID}",
         f"/kubepods/pod{_UID}x",
         f"/kubepods/pod{_UID.upper()}",
         f"/kubepods/some/pod{_UID}",
@@ -117,6 +124,12 @@ def test_what_is_no_pod(path: str) -> None:
         ("/lxc.payload/web", "web", "lxc"),
         (r"/machine.slice/systemd-nspawn@a\x2db.service/payload", "a-b", "systemd-nspawn"),
         (r"/machine.slice/machine-a\x2db.scope", "a-b", "systemd-nspawn"),
+        (r"/machine.slice/machine-lxc\x2d23\x2dweb.scope", "lxc-23-web", "libvirt-lxc"),
+        (r"/machine.slice/machine-lxc\x2dweb.scope/libvirt", "lxc-web", "libvirt-lxc"),
+        ("/machine/web.libvirt-lxc", "web", "libvirt-lxc"),
+        ("/machine.slice/machine-lxc.scope", "lxc", "systemd-nspawn"),
+        (r"/machine.slice/machine-ch\x2dweb.scope", "ch-web", "systemd-nspawn"),
+        (f"/../../pod{_UID}/{_ID}", _ID, None),
         # the innermost, but none around a pod
         (f"/docker/{_NODE}/docker/{_ID}", _ID, "docker"),
         (f"/docker/{_NODE}/kubelet/kubepods/pod{_UID}/{_ID}", _ID, None),
@@ -143,6 +156,9 @@ def test_a_container_is_told(path: str, container: str | None, runtime: str | No
         "/lxc",
         "/lxc.monitor.web",
         r"/machine.slice/machine-qemu\x2d1\x2dvm.scope",
+        r"/machine.slice/machine-qemu\x2dvm.scope/libvirt/emulator",
+        r"/machine.slice/machine-ch\x2d1\x2dvm.scope",
+        "/machine/vm.libvirt-qemu",
         "/system.slice/docker.service",
     ],
 )
@@ -191,7 +207,7 @@ def test_the_path_is_kept_as_it_is() -> None:
 @given(st.lists(st.sampled_from(_WORDS)))
 def test_any_path_is_of_something_or_nothing(parts: list[bytes]) -> None:
     found = belonging(b"/" + b"".join(parts))
-    assert (found.pod is None) == (found.qos is None)
+    assert found.qos is None or found.pod is not None
     assert found.runtime is None or found.container is not None
 
 

@@ -96,7 +96,7 @@ def test_every_call_has_a_name() -> None:
     ("op", "number", "begin"),
     [
         (Op.ADD, errno.ENOSPC, "the user has all the watches"),
-        (Op.ADD, errno.ENOTDIR, "the path is no directory"),
+        (Op.ADD, errno.ENOTDIR, "a part of the path is no directory, or IN_ONLYDIR"),
         (Op.RM, errno.EBADF, "the descriptor is not open"),
         (Op.RM, errno.EINVAL, "no such watch"),
         (Op.INIT, errno.EINVAL, "a flag that is neither"),

@@ -9,7 +9,7 @@ import resource
 import pytest
 from build import AGENT, OTHER, SECOND, failed, walk, walked
 
-from tracer.core.events import Exhausted, Op, Process
+from tracer.core.events import CallEvent, Exhausted, Op, Process
 from tracer.core.shortage import Resource
 from tracer.core.walk import UserUse, Walk
 from tracer.errors import InotraceError
@@ -56,8 +56,14 @@ def _us() -> Process:
     return Process(facts.pid, facts.birth_ticks * _TICK_NS)
 
 
+def _full(pid: int = AGENT.pid, userns: int = 11, used: int = 23) -> CallEvent:
+    """A call of a process whose user had all in that namespace."""
+    event = failed(Op.ADD, 1, errno.ENOSPC, inode=used << 32 | 23, ino=userns, dev=0)
+    return event._replace(caller=event.caller._replace(process=Process(pid, AGENT.birth)))
+
+
 def test_only_the_first_of_a_kind_is_told_of(explainer: Explainer, truth: FakeTruth) -> None:
-    full = failed(Op.ADD, 1, errno.ENOSPC)
+    full = _full()
     first = explainer.first(full)
 
     assert first is not None and first.shortage is not None
@@ -90,11 +96,21 @@ def test_the_list_is_not_read_for_what_no_limit_refused(
 def test_many_kinds_at_once_are_told_by_few_walks(explainer: Explainer, truth: FakeTruth) -> None:
     with explainer:
         for pid in range(100, 123):
-            event = failed(Op.ADD, 1, errno.ENOSPC)
-            caller = event.caller._replace(process=Process(pid + (1 << 22), 1))
-            assert explainer.first(event._replace(caller=caller)) is not None
+            row = explainer.first(_full(pid + (1 << 22)))
+            assert row is not None and row.shortage is not None
+            assert [one.pid for one in row.shortage.holders] == [AGENT.pid]
 
     assert (truth.walks, truth.closed) == (1, True)
+
+
+def test_a_user_whom_no_walk_found_full_is_told_without_holders(explainer: Explainer) -> None:
+    """GIVEN a namespace that went with its process WHEN others of that user are full."""
+    explainer.first(_full())
+    row = explainer.first(_full(OTHER.pid, userns=13, used=29))
+
+    assert row is not None and row.shortage is not None
+    assert (row.shortage.userns, row.shortage.used, row.shortage.limit) == (13, 29, 23)
+    assert (row.shortage.holders, row.shortage.others) == ((), 0)
 
 
 def test_a_flood_of_processes_is_counted_together(explainer: Explainer) -> None:

@@ -16,7 +16,7 @@ from tracer.kernel.procfs import Mount, mounts_of
 from tracer.targets import mounts
 from tracer.targets.fate import Fate, Fates
 from tracer.targets.mounts import kernel_device
-from tracer.targets.pods import pod_folder
+from tracer.targets.pods import Pods, pod_folder
 
 _ENDED = Process(1 << 22, 0)
 _NOWHERE = 0xFFFFFFF
@@ -144,6 +144,44 @@ def test_without_its_folder_a_pod_was_removed(folder: Path, part: str, state: In
         # its filesystem went with it
         unmounted = inode_of(folder)._replace(dev=_NOWHERE)
         assert _fate(watched, unmounted, state) is Fate.POD_REMOVED
+
+
+@pytest.mark.parametrize("state", list(InodeState))
+@pytest.mark.parametrize(
+    ("exists", "of_folder", "of_cgroup"),
+    [
+        (False, Fate.POD_REMOVED, Fate.POD_REMOVED),
+        # what is told of the pod and of its watches must not disagree
+        (True, Fate.UNMOUNTED, Fate.UNMOUNTED),
+        # one that has ended has a folder, but no cgroup
+        (None, Fate.POD_REMOVED, Fate.UNMOUNTED),
+    ],
+)
+def test_only_a_pod_that_is_gone_was_removed(
+    folder: Path, state: InodeState, exists: bool | None, of_folder: Fate, of_cgroup: Fate
+) -> None:
+    unmounted = inode_of(folder)._replace(dev=_NOWHERE)
+    pods = _Pods(exists)
+    for parent, part, fate in (
+        ("kubelet/pods", f"{_UID}/volumes/a", of_folder),
+        ("kubepods", f"pod{_UID}/cgroup.events", of_cgroup),
+    ):
+        (folder / parent).mkdir(parents=True)
+        path = os.fsencode(folder / parent / part)
+        fates = Fates(lambda _: state, pods)
+        assert fates.of(this_process(), path, unmounted) is fate
+    assert set(pods.asked) == {_UID}
+
+
+class _Pods(Pods):
+    def __init__(self, exists: bool | None) -> None:
+        super().__init__()
+        self._answer = exists
+        self.asked: list[str] = []
+
+    def exists(self, uid: str) -> bool | None:
+        self.asked.append(uid)
+        return self._answer
 
 
 def test_a_pod_that_is_there_was_not_removed(folder: Path) -> None:

@@ -10,14 +10,22 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_path import this_process
 
 from tracer.core.walk import Inode
 from tracer.kernel.fdinfo import Handle, parse_handles, read_handles
+from tracer.kernel.filesystem import filesystem_uuid, mount_id
 from tracer.kernel.handles import made_handle, open_by_handle
-from tracer.targets.overlay import parse_layers, real_handle
+from tracer.targets import folders
+from tracer.targets.folders import Folders
+from tracer.targets.mounts import Mounts, Vantage
+from tracer.targets.overlay import Ground, Layers, RealHandle, parse_layers, real_handle
+from tracer.targets.path import Paths
 
 _INODE = Inode(0xFFFF888100000000, 0x1_0000_0A0B, 0x0800001, 0x01020304)
 _FID = Handle(1, b"\x01\0\0\0\x02\0\0\0")
+_UUID = bytes(range(16))
+_REAL = RealHandle(_FID, _UUID)
 _LITTLE = struct.pack("=H", 1) == struct.pack("<H", 1)
 
 
@@ -107,16 +115,16 @@ def _wrapped(
     length: int | None = None,
 ) -> bytes:
     length = 21 + len(fid) if length is None else length
-    return struct.pack("=BBBBB16s", version, magic, length, flags, kind, bytes(range(16))) + fid
+    return struct.pack("=BBBBB16s", version, magic, length, flags, kind, _UUID) + fid
 
 
 def test_the_handle_within_one_of_an_overlay() -> None:
     """GIVEN the format since Linux 5.8, and the one before without padding."""
-    assert real_handle(Handle(0xF8, bytes(3) + _wrapped())) == _FID
-    assert real_handle(Handle(0xFB, _wrapped())) == _FID
+    assert real_handle(Handle(0xF8, bytes(3) + _wrapped())) == _REAL
+    assert real_handle(Handle(0xFB, _wrapped())) == _REAL
     # what comes after its own length is padding as well
-    assert real_handle(Handle(0xF8, bytes(3) + _wrapped() + bytes(4))) == _FID
-    assert real_handle(Handle(0xF8, bytes(3) + _wrapped(flags=2))) == _FID
+    assert real_handle(Handle(0xF8, bytes(3) + _wrapped() + bytes(4))) == _REAL
+    assert real_handle(Handle(0xF8, bytes(3) + _wrapped(flags=2))) == _REAL
 
 
 @pytest.mark.parametrize(
@@ -161,3 +169,83 @@ def test_layers_that_were_given_one_by_one() -> None:
 def test_any_options_are_parsed(options: bytes) -> None:
     parse_layers(b"1 1 0:53 / / rw - overlay none " + options + b"\n", 53)
     real_handle(Handle(0xF8, options))
+
+
+def _vantage() -> Vantage:
+    found = Mounts().vantage(os.getpid())
+    assert found is not None
+    return found
+
+
+def _ground(dev: int, uuid: bytes | None, *tops: bytes) -> Ground:
+    return Ground(this_process(), _vantage(), b"/", dev, uuid, list(tops))
+
+
+def test_a_handle_may_be_of_any_layer_unless_a_uuid_tells() -> None:
+    one, other, unknown = _ground(1, _UUID), _ground(2, bytes(15) + b"x"), _ground(3, None)
+    grounds = (one, other, unknown)
+    anywhere = RealHandle(_FID, bytes(16))
+    assert list(Layers(grounds, True).that_may_have(_REAL)) == [one]
+    assert list(Layers(grounds[1:], True).that_may_have(_REAL)) == [unknown]
+    assert list(Layers(grounds, True).that_may_have(anywhere)) == list(grounds)
+
+
+def test_a_handle_may_be_of_a_layer_that_is_not_seen() -> None:
+    one, other, unknown = _ground(1, _UUID), _ground(2, bytes(15) + b"x"), _ground(3, None)
+    assert list(Layers((one, unknown), False).that_may_have(_REAL)) == [one]
+    assert list(Layers((other, unknown), False).that_may_have(_REAL)) == []
+    anywhere = RealHandle(_FID, bytes(16))
+    assert list(Layers((one, other), False).that_may_have(anywhere)) == []
+
+
+def test_where_an_overlay_has_what_is_in_its_layers() -> None:
+    """GIVEN layers that are in one another, one that begins like another, and a whole filesystem"""
+    ground = _ground(1, None, b"/a", b"/a/b", b"/ab", b"/")
+    assert list(ground.below(b"/a/b/c")) == [b"/b/c", b"/c", b"/a/b/c"]
+    assert list(ground.below(b"/a")) == [b"", b"/a"]
+    assert list(ground.below(b"not reachable")) == []
+
+
+# --- folders ---
+
+
+def test_a_few_folders_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "_OPEN_MAX", 3)
+    names = [tmp_path.resolve() / str(at) for at in range(7)]
+    for name in names:
+        name.mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    kept = Folders(Paths(Mounts()))
+    for name in (*names, *names):
+        folder = kept.of(this_process(), _vantage(), os.fsencode(name))
+        assert folder is not None
+        assert folder.found == os.fstat(folder.file)
+        assert os.path.samestat(folder.found, name.stat())
+        assert len(os.listdir("/proc/self/fd")) <= before + 3
+    kept.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_descriptors_no_folder_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "dup", refuse)
+    kept = Folders(Paths(Mounts()))
+    assert kept.of(this_process(), _vantage(), os.fsencode(tmp_path.resolve())) is None
+    kept.close()
+
+
+def test_what_a_descriptor_is_on() -> None:
+    file = os.open("/proc", os.O_RDONLY)
+    try:
+        line = b"%d " % mount_id(file)
+        # of the kernel's own there are none
+        assert filesystem_uuid(file) is None
+    finally:
+        os.close(file)
+    with open("/proc/self/mountinfo", "rb") as table:
+        points = [each.split()[4] for each in table if each.startswith(line)]
+    assert points == [b"/proc"]

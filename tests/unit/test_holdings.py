@@ -17,7 +17,8 @@ _THIRD = Instance(0xFFFF888000003000, 103)
 
 
 def _use(payer: Payer, watches: int, limit: int, instances: int = 3) -> UserUse:
-    return UserUse(payer[1], payer[0], watches, limit, instances, 128)
+    maker = _OUTER if payer == _INNER else None
+    return UserUse(payer[1], payer[0], watches, limit, instances, 128, maker)
 
 
 def _holdings() -> Holdings:
@@ -67,6 +68,14 @@ def test_the_nearest_limit_may_be_of_who_made_the_namespace() -> None:
     )
     found = full.nearest([_INNER], Resource.WATCHES)
     assert found is not None and (found.userns, found.uid) == _OUTER
+
+
+def test_who_made_a_namespace_is_known_of_who_holds_nothing() -> None:
+    """GIVEN an instance on its way through a socket WHEN asked THEN its maker is charged, too."""
+    holdings = Holdings(walk(began=1, users=(_use(_INNER, 50, UNLIMITED), _use(_OUTER, 50, 8192))))
+
+    assert (holdings.maker(_INNER), holdings.maker(_OUTER)) == (_OUTER, None)
+    assert [(one.userns, one.uid) for one in holdings.charged(_INNER)] == [_INNER, _OUTER]
 
 
 def test_what_could_not_be_read_or_is_held_by_nobody_is_no_error() -> None:

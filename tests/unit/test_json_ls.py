@@ -39,6 +39,7 @@ def test_json_has_each_watch_once() -> None:
         "dev": "8:1",
         "mask": ["IN_CREATE"],
         "path": None,
+        "path_pid": None,
         "resolved_by": "unresolved",
     }
     assert document["limits"] == [
@@ -78,14 +79,14 @@ def test_queues_and_paths() -> None:
     """GIVEN two watches of which one was looked up WHEN shown THEN the other is unresolved."""
     found = (Located(b"/srv/\xff", "handle"),)
     full = instance(1, (holder(7),), 2, queue=Queue(16385, True, True), located=found)
-    guessed = instance(2, (holder(7),), 0, queue=Queue(3, False, False))
+    guessed = instance(2, (holder(7),), 0, queue=Queue(3, False, None))
     unknown = instance(3, (holder(7),), 0)
 
     document = _document(snapshot(full, guessed, unknown))
 
     assert [
         (one["queued"], one["queued_at_least"], one["full"]) for one in document["instances"]
-    ] == [(16385, False, True), (3, True, False), (None, False, False)]
+    ] == [(16385, False, True), (3, True, None), (None, False, None)]
     assert [(one["path"], one["resolved_by"]) for one in document["watches"]] == [
         ("/srv/\udcff", "handle"),
         (None, "unresolved"),

@@ -14,6 +14,7 @@ from build import (
     failure,
     instance,
     leak,
+    limits,
     opening,
     process,
     report,
@@ -24,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracer.core.cause import Cause
-from tracer.core.report import PodRow, Report, SuppressedRow
+from tracer.core.report import PodRow, Report, SuppressedRow, Use
 from tracer.core.stack import Stack, StackState, missing
 from tracer.core.verdict import Verdict
 from tracer.views.json_report import report_json
@@ -47,6 +48,7 @@ _CONTRACT: dict[str, Any] = {
             **{"uid": 0, "user": "", "userns": 0, "watches": _USE, "instances": _USE},
             "per_hour": {"watches": 0, "instances": 0},
             "limit_reached_in_s": {"watches": 0, "instances": 0},
+            "charged_with": None,
         }
     ],
     "processes": [
@@ -65,6 +67,7 @@ _CONTRACT: dict[str, Any] = {
         {
             **dict.fromkeys(["id", "kind", "verdict", "live", "added", "stack", "suppressed_by"]),
             **dict.fromkeys(["per_round", "per_hour", "uid", "userns", "limit_reached_in_s"]),
+            "limit_reached_by": None,
             "removed": _REMOVED,
             "frames": [
                 dict.fromkeys(
@@ -74,7 +77,18 @@ _CONTRACT: dict[str, Any] = {
             "evidence": [dict.fromkeys(["kind", "text"])],
             "targets": [
                 dict.fromkeys(
-                    ["path", "ino", "dev", "pid", "wd", "age_s", "state", "fate", "resolved_by"]
+                    [
+                        "path",
+                        "ino",
+                        "dev",
+                        "pid",
+                        "wd",
+                        "age_s",
+                        "state",
+                        "fate",
+                        "path_pid",
+                        "resolved_by",
+                    ]
                 )
             ],
             "holders": [dict.fromkeys(["pid", "fd", "comm"])],
@@ -126,6 +140,21 @@ def test_every_key_of_the_contract_is_there() -> None:
     assert _missing_keys(_CONTRACT, of) == []
 
 
+def test_whose_limit_is_met_may_be_another_than_who_pays() -> None:
+    """GIVEN a container without limits of its own WHEN it leaks THEN the host's are told."""
+    host, container = (4026531837, 0), (4026532201, 100_000)
+    site = leak(per_hour=5.0, payer=container, full_payer=host, full_in_s=23.0)
+    inner = limits(uid=100_000, userns=4026532201, watches=Use(7, 2**31 - 1, 5.0), maker=host)
+    of = _parsed(report([site], limits=[inner, limits(watches=Use(7, 12, 5.0))]))
+
+    (found,) = of["sites"]
+    assert (found["userns"], found["uid"]) == container
+    assert found["limit_reached_by"] == {"userns": 4026531837, "uid": 0}
+    assert [one["charged_with"] for one in of["limits"]] == [{"userns": 4026531837, "uid": 0}, None]
+    # what is no limit is never reached
+    assert [one["limit_reached_in_s"]["watches"] for one in of["limits"]] == [None, 3600]
+
+
 def test_an_empty_report_has_every_list() -> None:
     of = _parsed(report())
 
@@ -175,6 +204,7 @@ def test_the_values_of_a_report() -> None:
         "age_s": 61.5,
         "state": "verified",
         "fate": None,
+        "path_pid": None,
         "resolved_by": "unresolved",
     }
 

@@ -662,12 +662,13 @@ def test_the_same_target_in_other_processes_is_no_repetition() -> None:
     assert "watched_again" not in _kinds(_judged(ledger).only)
 
 
-def _unread(*queues: tuple[float, int]) -> Ledger:
+def _unread(*queues: tuple[float, int], limit: int | None = None) -> Ledger:
     """Three watches; what walks found in the queue at these times (s)."""
     ledger = _fed(*_adds((0, 1, 2)))
     for at, queued in queues:
         ts = int(at * SECOND)
-        ledger.reconcile(walk(walked([1, 2, 3], ts + 1, queued=queued), began=ts))
+        found = walked([1, 2, 3], ts + 1, queued=queued, queue_limit=limit)
+        ledger.reconcile(walk(found, began=ts))
     return ledger
 
 
@@ -700,6 +701,19 @@ def test_a_queue_that_nobody_reads_is_a_leak(
         waiting = queues[-1][1]
         assert _text(row, "unread") == (
             f"nobody reads what 3 report: {waiting} events wait, and more come"
+        )
+
+
+@pytest.mark.parametrize(("since", "is_unread"), [(60, True), (91, False)])
+def test_a_full_queue_need_not_rise_to_be_one_that_nobody_reads(
+    since: float, is_unread: bool
+) -> None:
+    row = _judged(_unread((since, 8), (95, 8), limit=7)).only
+
+    assert ("unread" in _kinds(row)) is is_unread
+    if is_unread:
+        assert _text(row, "unread") == (
+            "nobody reads what 3 report: 8 events wait, and new ones are lost"
         )
 
 

@@ -98,6 +98,21 @@ told(modes() == before)
         assert typist.reads() == "True"
 
 
+def test_the_terminal_is_given_back_for_a_while() -> None:
+    """GIVEN keys that are read WHEN inotrace stops THEN lines are, until it asks again."""
+    script = """
+before = modes()
+with Keys() as keys:
+    keys.give_back()
+    told(modes() == before)
+    keys.typed()
+    told(bool(modes()[3] & termios.ICANON))
+told(modes() == before)
+"""
+    with _running(script) as typist:
+        assert [typist.reads() for _ in range(3)] == ["True", "False", "True"]
+
+
 def test_what_was_typed_before_is_read_too() -> None:
     """GIVEN a line typed ahead WHEN the keys are read THEN it is not thrown away."""
     script = """

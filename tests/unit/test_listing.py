@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 import pytest
@@ -13,7 +14,7 @@ from tracer.core.walk import HolderFd, UserUse
 from tracer.filter import Filter
 from tracer.kernel.fdinfo import HeldFd
 from tracer.kernel.procfs import read_process
-from tracer.listing import scan_walk, take_snapshot
+from tracer.listing import scan_proc, scan_walk, take_snapshot
 from tracer.views.ls import Queue
 
 _TICK_NS = SECOND // os.sysconf("SC_CLK_TCK")
@@ -83,17 +84,49 @@ def test_the_key_of_an_instance_does_not_reach_the_view(us: Process) -> None:
     assert [instance.id for instance in take_snapshot(scan, Filter()).instances] == [1]
 
 
-def test_what_is_unread_and_when_that_is_all_there_may_be(
-    us: Process, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """GIVEN a limit of 23 WHEN 22 and 24 are unread, one of them the overflow THEN one is full."""
-    monkeypatch.setattr(listing, "max_queued_events", lambda: 23)
-    some = walked([1], 1, process=us, fd=3, queued=22)
-    full = walked([1], 1, instance=_SECOND_INSTANCE, process=us, fd=5, queued=24)
+def test_each_queue_is_judged_by_its_own_limit(us: Process) -> None:
+    """GIVEN instances made with limits of 23 and 47 WHEN 24 of each are unread THEN one is full."""
+    full = walked([1], 1, process=us, fd=3, queued=24, queue_limit=23)
+    some = walked([1], 1, instance=_SECOND_INSTANCE, process=us, fd=5, queued=24, queue_limit=47)
 
     scan = scan_walk(walk(some, full, began=1))
 
     assert [held.queue for held in scan.instances] == [
-        Queue(22, exact=True, full=False),
         Queue(24, exact=True, full=True),
+        Queue(24, exact=True, full=False),
     ]
+
+
+@pytest.mark.parametrize(("least", "full"), [(0, False), (3, None), (1 << 30, None)])
+def test_through_proc_no_queue_is_called_full(
+    us: Process, monkeypatch: pytest.MonkeyPatch, least: int, full: bool | None
+) -> None:
+    """GIVEN that /proc tells no instance's limit THEN only of an empty queue it is told."""
+    monkeypatch.setattr(listing, "least_unread", lambda held: least)
+    libc = ctypes.CDLL(None, use_errno=True)
+    own = libc.inotify_init1(os.O_CLOEXEC)
+    if own < 0:
+        pytest.skip("no inotify instance is left for this user")
+    try:
+        (queue,) = [
+            held.queue for held in scan_proc().instances if HeldFd(us.pid, own) in held.holders
+        ]
+    finally:
+        os.close(own)
+
+    assert queue == Queue(least, exact=not least, full=full)
+
+
+@pytest.mark.parametrize(
+    ("queued", "limit", "full"),
+    [(22, 23, False), (23, 23, True), (24, 23, True), (24, None, None), (0, None, False)],
+)
+def test_a_queue_is_full_when_the_next_event_is_lost(
+    us: Process, queued: int, limit: int | None, full: bool | None
+) -> None:
+    """GIVEN a limit of 23 WHEN as many are unread, or one that tells of the overflow THEN full."""
+    held = walked([1], 1, process=us, queued=queued, queue_limit=limit)
+
+    (one,) = scan_walk(walk(held, began=1)).instances
+
+    assert one.queue == Queue(queued, exact=True, full=full)

@@ -28,7 +28,7 @@ from rich.cells import cell_len
 from test_report_view import HOSTILE, hostile_report
 
 from tracer.core.cause import Cause
-from tracer.core.report import Report
+from tracer.core.report import Report, Use
 from tracer.core.stack import Frame, Stack, StackState, missing
 from tracer.core.verdict import Verdict
 from tracer.views.live import LiveHint, live_lines
@@ -174,6 +174,34 @@ def test_at_most_six_places_and_three_users_are_shown() -> None:
 
     assert sum("mount_volume" in line for line in lines) == 6
     assert sum("root has" in line for line in lines) == 3
+
+
+_GROWING = limits(
+    user="12345",
+    watches=Use(789, 192_536, 70_368.0),
+    instances=Use(111, 128, 23.0),
+)
+
+
+@pytest.mark.parametrize(("height", "users"), [(16, 1), (24, 2), (40, 3)])
+def test_limits_are_told_whole(height: int, users: int) -> None:
+    """GIVEN users whose limits take two lines each WHEN there is little room THEN one is whole."""
+    of = report(
+        [leak()] * 23,
+        [process(100 + i) for i in range(23)],
+        [failure(errno="ENOENT")] * 3,
+        [_GROWING] * 23,
+    )
+    lines = _lines(of, height=height)
+    first = lines.index(
+        "12345 has 789 of 192,536 watches (+70,368 an hour: full in about 3 h) and 111 of"
+    )
+
+    assert lines[first + 1] == "128 instances (+23 an hour: full in about 44 min)"
+    assert len(lines) <= height
+    assert lines[-1] == LiveHint.SIGNAL.value
+    assert any("attach" in line for line in lines)
+    assert sum(line.startswith("12345") for line in lines) == users
 
 
 _names = st.text(st.sampled_from("ab/.山é한 "), max_size=41)

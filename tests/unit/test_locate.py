@@ -17,9 +17,9 @@ from tracer.kernel.fdinfo import Handle
 from tracer.kernel.inodes import DentryNames, InodeState
 from tracer.kernel.procfs import Mount
 from tracer.targets import by_handle, joined, path, search
-from tracer.targets.joined import _places
+from tracer.targets.joined import _places, is_on
 from tracer.targets.locate import How, Location, Locator, Sought
-from tracer.targets.mounts import MountTable
+from tracer.targets.mounts import MountTable, kernel_device
 
 _ENDED = Process(1 << 22, 0)
 _NOWHERE = Location(None, How.UNRESOLVED)
@@ -54,6 +54,10 @@ def _sought(where: Path, traced: Path | str | None = None, *holders: Process) ->
     return Sought(holders or (this_process(),), -1, 1, inode_of(where), passed)
 
 
+def _linked(_: Inode) -> InodeState:
+    return InodeState.LINKED
+
+
 def _names(where: Path) -> Callable[[Inode], DentryNames | None]:
     """What the kernel would say if everything was on the filesystem that is mounted at /."""
     found = DentryNames(os.fsencode(where.parent), os.fsencode(where.name))
@@ -61,7 +65,7 @@ def _names(where: Path) -> Callable[[Inode], DentryNames | None]:
 
 
 def _at(where: Path, how: How) -> Location:
-    return Location(os.fsencode(where), how)
+    return Location(os.fsencode(where), how, this_process())
 
 
 # --- as passed ---
@@ -149,6 +153,20 @@ def test_many_mounts_of_one_folder_are_not_all_tried(monkeypatch: pytest.MonkeyP
     assert list(_places(table, 1, b"/x")) == [b"/0/x", b"/1/x", b"/2/x"]
 
 
+@pytest.mark.parametrize("kind", [b"overlay", b"btrfs", b"bcachefs"])
+def test_a_device_of_their_own_is_none_that_is_mounted(tmp_path: Path, kind: bytes) -> None:
+    """GIVEN what stat(2) shows of files on filesystems that have several devices."""
+    found = tmp_path.stat()
+    mounts = [Mount(1, b"ext4", b"/", b"/"), Mount(2, kind, b"/", b"/m")]
+    table = MountTable(mounts)
+    assert is_on(found, 2, b"/m/f", table)
+    assert not is_on(found, 1, b"/f", table)
+    assert not is_on(found, 2, b"/f", table)
+    table = MountTable([*mounts, Mount(kernel_device(found), b"tmpfs", b"/", b"/elsewhere")])
+    assert not is_on(found, 2, b"/m/f", table)
+    assert is_on(found, kernel_device(found), b"/m/f", table)
+
+
 # --- searching ---
 
 
@@ -158,7 +176,7 @@ def test_what_is_near_is_searched(folder: Path) -> None:
     (deep / "file").touch()
     sought = [_sought(where) for where in (deep, deep / "file", folder)]
     expected = [_at(where, How.SEARCH) for where in (deep, deep / "file", folder)]
-    assert list(Locator().locate_all(sought)) == expected
+    assert list(Locator(state_of=_linked).locate_all(sought)) == expected
 
 
 def test_links_are_not_followed(
@@ -167,8 +185,10 @@ def test_links_are_not_followed(
     (tmp_path / "outside").mkdir()
     (folder / "link").symlink_to(tmp_path / "outside")
     monkeypatch.setattr(search, "_tops", lambda hunt: ())
-    assert Locator().locate(_sought(tmp_path / "outside")) == _NOWHERE
-    assert Locator().locate(_sought(folder / "link")) == _at(folder / "link", How.SEARCH)
+    assert Locator(state_of=_linked).locate(_sought(tmp_path / "outside")) == _NOWHERE
+    assert Locator(state_of=_linked).locate(_sought(folder / "link")) == _at(
+        folder / "link", How.SEARCH
+    )
 
 
 def test_a_search_ends_after_some_entries(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,12 +197,12 @@ def test_a_search_ends_after_some_entries(folder: Path, monkeypatch: pytest.Monk
     wanted = folder / "52" / "wanted"
     wanted.mkdir()
     monkeypatch.setattr(search, "_ENTRIES_MAX", 40)
-    locator = Locator()
+    locator = Locator(state_of=_linked)
     assert locator.locate(_sought(wanted)) == _NOWHERE
     # of all searches together
     assert locator.locate(_sought(folder / "01")) == _NOWHERE
     monkeypatch.setattr(search, "_ENTRIES_MAX", 100_000)
-    assert Locator().locate(_sought(wanted)) == _at(wanted, How.SEARCH)
+    assert Locator(state_of=_linked).locate(_sought(wanted)) == _at(wanted, How.SEARCH)
 
 
 def test_what_was_deleted_is_not_searched_for(folder: Path) -> None:
@@ -203,8 +223,8 @@ def test_a_filesystem_that_may_wait_is_not_searched(
 ) -> None:
     """GIVEN a server that all is on."""
     (folder / "wanted").mkdir()
-    monkeypatch.setattr(MountTable, "is_local", lambda *_: False)
-    monkeypatch.setattr(path, "_opened", None)
+    monkeypatch.setattr("tracer.targets.mounts.LOCAL_KINDS", frozenset())
+    monkeypatch.setattr(path, "opened", None)
     assert Locator(_names(folder)).locate(_sought(folder / "wanted", folder)) == _NOWHERE
 
 
@@ -227,6 +247,6 @@ def test_all_are_told_in_their_order(folder: Path, monkeypatch: pytest.MonkeyPat
     for at in range(23):
         (folder / str(at)).touch()
     paths = [folder / str(at % 23) for at in range(60)]
-    found = list(Locator().locate_all([_sought(where) for where in paths]))
+    found = list(Locator(state_of=_linked).locate_all([_sought(where) for where in paths]))
     assert found == [_at(where, How.SEARCH) for where in paths]
-    assert list(Locator().locate_all([])) == []
+    assert list(Locator(state_of=_linked).locate_all([])) == []

@@ -86,6 +86,28 @@ def test_the_answer_names_the_limit_that_is_nearest(one: Usage, line: str) -> No
     assert summary(snapshot(instance(1, (holder(7),), 23), usage=(others, one)))[2:] == (line,)
 
 
+def test_the_limit_is_that_of_who_is_charged() -> None:
+    """GIVEN a process that became another user since, and one whose namespace has a maker."""
+    theirs = usage(uid=1, user="daemon", watches=0)
+    inner = usage(userns=11, watches=10, watches_limit=10)
+    opened = instance(1, (holder(7, uid=1, user="daemon"),), 23, payers=((4026531837, 0),))
+    inside = instance(2, (holder(11),), 23, payers=((11, 0), (4026531837, 0)))
+
+    def limit(one: Instance) -> str:
+        return summary(snapshot(one, usage=(theirs, inner, usage())))[-1]
+
+    assert limit(opened) == "root has 7,300 of 8,192 watches (counted)"
+    assert limit(inside) == "root in user namespace 11 has 10 of 10 watches (counted)"
+
+
+def test_what_is_watched_more_than_once_is_told_of_those_asked_for() -> None:
+    one = instance(1, (holder(7),), 23)
+
+    assert summary(snapshot(one))[0].endswith("none of them watched more than once")
+    asked = summary(snapshot(one, is_filtered=True))[0]
+    assert asked.endswith("none of them watched more than once by these")
+
+
 def test_no_limit_is_named_where_none_is_known() -> None:
     unknown = usage(watches_limit=None, instances_limit=None)
 
@@ -98,9 +120,10 @@ def test_no_limit_is_named_where_none_is_known() -> None:
 def test_a_full_queue_is_part_of_the_answer() -> None:
     full = instance(1, (holder(7),), 1, queue=Queue(16385, exact=True, full=True))
     idle = instance(2, (holder(7),), 1, queue=Queue(3, exact=True, full=False))
+    guessed = instance(3, (holder(7),), 1, queue=Queue(16385, exact=False, full=None))
 
-    assert "1 queue full, events are lost" in summary(snapshot(full, idle))
-    assert not [part for part in summary(snapshot(idle)) if "full" in part]
+    assert "1 queue full, new events are lost" in summary(snapshot(full, idle, guessed))
+    assert not [part for part in summary(snapshot(idle, guessed)) if "full" in part]
 
 
 @pytest.mark.parametrize("by", GROUPINGS)
@@ -168,7 +191,7 @@ def test_what_is_spare_goes_first(shared: Snapshot) -> None:
 
 def test_table_by_fd(shared: Snapshot) -> None:
     queued = dataclasses.replace(shared.instances[0], queue=Queue(7491, exact=True, full=False))
-    guessed = dataclasses.replace(shared.instances[1], queue=Queue(3, exact=False, full=False))
+    guessed = dataclasses.replace(shared.instances[1], queue=Queue(3, exact=False, full=None))
     full = dataclasses.replace(shared.instances[2], queue=Queue(16385, exact=True, full=True))
     shown = dataclasses.replace(shared, instances=(queued, guessed, full))
 
@@ -194,13 +217,22 @@ def test_table_by_user() -> None:
         instance(2, (holder(11),), 2, first=100),
     )
 
-    assert _grid(shown, "user") == [
-        "  UID  USER      PROCESSES  INSTANCES  WATCHES  TARGETS  REPEATED",
-        "    0  root              2          2       25       23         2",
-        "   33  www data          1          1       23       23         2",
-        "total                    3          2       25       23         2",
+    assert _grid(shown, "user", 100) == [
+        "  UID  USER      PROCESSES  INSTANCES  WATCHES  TARGETS  REPEATED  SHARED WITH",
+        "    0  root              2          2       25       23         2  www data",
+        "   33  www data          1          1       23       23         2  root",
+        "total                    3          2       25       23         2  each instance once",
     ]
     assert _records(shown, "user")[2][:2] == ["33", r"www\x20data"]
+    assert _records(shown, "user")[1][7] == r"www\x20data"
+
+
+@pytest.mark.parametrize("by", ["user", "pod"])
+def test_lines_that_add_up_have_no_remark(by: str) -> None:
+    """GIVEN an instance of two processes of one user and one unit."""
+    one = instance(1, (holder(7), holder(11)), 3)
+
+    assert _records(snapshot(one), by)[-1][-1] == "-"
 
 
 def test_table_by_pod() -> None:
@@ -219,11 +251,48 @@ def test_table_by_pod() -> None:
     assert _records(shown, "pod")[1:] == [
         ["1", "1", "5", "5", "4", "-", "-", "-", "-", "-"],
         ["1", "1", "4", "4", "4", "-", "-", "-", "-", "cron.service"],
-        ["2", "2", "3", "2", "2", "shop/web-0", "-", "burstable", _CONTAINER[:13], "-"],
+        ["2", "2", "3", "2", "2", "shop/web-0", "-", "burstable", _CONTAINER, "-"],
         ["1", "1", "3", "3", "3", "f" * 32, "gone", "-", "-", "-"],
         ["total", "5", "5", "15", "5", "4", "-", "-", "-", "-", "-"],
     ]
     assert "shop/web-0" in "\n".join(_grid(shown, "pod", 80))
+    # as crictl(1) shortens an id
+    assert f" {_CONTAINER[:13]} " in _grid(shown, "pod", 120)[3] + " "
+
+
+def test_a_pod_has_one_line_for_all_its_containers() -> None:
+    """GIVEN two containers that share an instance, a process beside them, and another service."""
+    instances = (
+        instance(1, (holder(7), holder(11)), 23),
+        instance(2, (holder(11), holder(17)), 2, first=200),
+        instance(3, (holder(13),), 5, first=300),
+    )
+    pod = Home(pod=_POD, pod_name="web-0", namespace="default", pod_exists=True)
+    homes = {
+        7: pod._replace(container=_CONTAINER),
+        11: pod._replace(container="f" * 64),
+        13: pod._replace(qos="burstable"),
+        17: Home(unit="cron.service"),
+    }
+    shown = snapshot(*instances, homes=homes)
+    containers = f"{_CONTAINER},{'f' * 64}"
+
+    assert _records(shown, "pod")[1:] == [
+        ["3", "3", "30", "30", "0", "default/web-0", "-", "burstable", containers, "-"],
+        ["1", "1", "2", "2", "0", "-", "-", "-", "-", "cron.service"],
+        ["total", "4", "3", "30", "30", "0", "-", "-", "-", "-", "each", "instance", "once"],
+    ]
+    assert f"{_CONTAINER[:13]} +1" in _grid(shown, "pod", 160)[1]
+
+
+def test_a_name_of_a_container_is_not_shortened() -> None:
+    """GIVEN two containers of LXC whose names begin alike."""
+    names = [f"database-server-{at}" for at in (1, 2)]
+    instances = [instance(at, (holder(at),), 3) for at in (1, 2)]
+    shown = snapshot(*instances, homes={at: Home(container=names[at - 1]) for at in (1, 2)})
+
+    assert [record[8] for record in _records(shown, "pod")[1:-1]] == names
+    assert [line.split()[-1] for line in _grid(shown, "pod", 100)[1:-1]] == names
 
 
 def test_table_by_target_has_those_watched_twice_on_top(shared: Snapshot) -> None:
@@ -361,7 +430,7 @@ def test_plain_records_always_have_the_same_fields(
         homes={7: Home(unit=comm), 11: Home(pod=_POD, pod_name=other.decode("latin-1"))},
     )
 
-    for by, width in {"process": 9, "fd": 10, "user": 7, "target": 7, "pod": 10}.items():
+    for by, width in {"process": 9, "fd": 10, "user": 8, "target": 7, "pod": 10}.items():
         header, *records, total = as_plain(shown, by).split("\n")[:-1]
         assert len(header.split()) == width
         assert {len(list(filter(None, record.split(" ")))) for record in records} == {width}

@@ -242,4 +242,13 @@ def test_closed_standard_output_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "stdout", None)
 
     with pytest.raises(InotraceError, match="standard output is closed"):
-        Output(None).write("x")
+        Output(None)
+
+
+def test_a_file_that_fails_beside_closed_standard_output_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+
+    with pytest.raises(InotraceError, match="cannot write /dev/full: No space left on device$"):
+        Output("/dev/full").write("x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tracer.targets.path import Paths
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _ENDED = Process(1 << 22, 0)
+_READLINK = os.readlink
 
 
 def this_process() -> Process:
@@ -173,6 +175,73 @@ def test_no_path_is_looked_up_below_a_remote_root(
     assert looked_up == []
 
 
+def test_on_an_overlay_of_unknown_layers_only_memory_is_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN that something there may wait THEN nothing is read, and a link is not followed."""
+    share = folder / "share"
+    (share / "below").mkdir(parents=True)
+    (share / "link").symlink_to("below")
+    _add_mounts(monkeypatch, Mount(60, b"overlay", b"/", os.fsencode(share), 1, b"ro,lowerdir=l"))
+    asked: list[bool] = []
+    opened = path.opened
+
+    def note(*arguments: object, in_memory: bool = False) -> object:
+        asked.append(in_memory)
+        return opened(*arguments, in_memory=in_memory)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(path, "opened", note)
+    monkeypatch.setattr("os.readlink", _read_no_links)
+    paths, process, below = Paths(Mounts()), this_process(), os.fsencode(share / "below")
+
+    # before Linux 5.12, nothing can be asked for in memory
+    has_memory = paths.state(process, below, target_of(share / "below")) == "verified"
+    assert has_memory or _release() < (5, 12)
+    assert paths.state(process, below + b"/../link/x", None) == "unverified"
+    with pytest.raises(BlockingIOError), paths.folder(process, os.fsencode(share)):
+        pass
+    with pytest.raises(BlockingIOError), paths.folder(process, below, to_read=True):
+        pass
+    if has_memory:
+        with paths.names(process, os.fsencode(share)) as status_of:
+            found = status_of(b"below")
+            assert (kernel_device(found), found.st_ino) == target_of(share / "below")
+            assert stat.S_ISLNK(status_of(b"link").st_mode)
+    assert asked and all(asked)
+
+
+def _read_no_links(name: bytes, *, dir_fd: int | None = None) -> bytes:
+    """Only those of /proc."""
+    assert dir_fd is None
+    return _READLINK(name)
+
+
+def _release() -> tuple[int, ...]:
+    return tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
+
+
+def test_nothing_is_looked_up_by_a_root_that_is_not_mounted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN one that was unmounted lazily, which has the name of another."""
+    assert _state(folder, target_of(folder)) == "verified"
+    monkeypatch.setattr(mounts, "root_mount", lambda pid: 1 << 30)
+    looked_up = _count_lookups(monkeypatch)
+    assert _state(folder, target_of(folder)) == "unverified"
+    assert looked_up == []
+
+
+def test_nothing_is_looked_up_by_a_root_that_may_wait(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN one that something else is mounted over THEN it counts what it is on."""
+    _add_mounts(monkeypatch, Mount(60, b"fuse", b"/", b"/elsewhere", 1 << 30))
+    monkeypatch.setattr(mounts, "root_mount", lambda pid: 1 << 30)
+    looked_up = _count_lookups(monkeypatch)
+    assert _state(folder, target_of(folder)) == "unverified"
+    assert looked_up == []
+
+
 def test_paths_made_to_take_long_end_soon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN a budget WHEN it is used up THEN what comes then is not looked up."""
     monkeypatch.setattr(path, "_NAMES_MAX", 100)
@@ -192,11 +261,11 @@ def _add_mounts(monkeypatch: pytest.MonkeyPatch, *more: Mount) -> None:
 
 def _count_lookups(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     looked_up: list[bytes] = []
-    opened = path._opened
+    opened = path.opened
 
-    def count(pid: int, name: bytes) -> object:
+    def count(pid: int, name: bytes, *rest: int, in_memory: bool = False) -> object:
         looked_up.append(name)
-        return opened(pid, name)
+        return opened(pid, name, *rest, in_memory=in_memory)
 
-    monkeypatch.setattr(path, "_opened", count)
+    monkeypatch.setattr(path, "opened", count)
     return looked_up

@@ -16,8 +16,9 @@ import pytest
 from tracer.core.events import Process
 from tracer.errors import EXIT_USAGE, InotraceError
 from tracer.kernel.procfs import read_process
+from tracer.targets import containers, crictl
 from tracer.targets import pods as module
-from tracer.targets.cgroups import CgroupMount, Place
+from tracer.targets.cgroups import CgroupMount, Place, parse_memberships
 from tracer.targets.pods import Pod, Pods, pod_title, pod_uid_in
 from tracer.targets.processes import process_of
 
@@ -57,6 +58,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     mount = CgroupMount(1, True, Place(0, ()), point, frozenset())
     monkeypatch.setattr(module, "cgroup_mounts", lambda: (mount,))
     monkeypatch.setattr(module, "sees_all_cgroups", lambda: True)
+    monkeypatch.setattr(module, "sees_all_processes", lambda: True)
     monkeypatch.setattr(module, "_running_kubelets", lambda: iter(()))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return node
@@ -64,13 +66,13 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
 
 def _crictl(tmp_path: Path, program: str) -> None:
     """A program of this name, which writes down that it was asked."""
-    crictl = tmp_path / "bin" / "crictl"
-    crictl.parent.mkdir()
-    crictl.write_text(
+    asked = tmp_path / "bin" / "crictl"
+    asked.parent.mkdir()
+    asked.write_text(
         f"#!{sys.executable}\nimport sys, time\n"
         f"print(*sys.argv[1:], file=open({str(tmp_path / 'asked')!r}, 'a'))\n{program}\n"
     )
-    crictl.chmod(0o755)
+    asked.chmod(0o755)
 
 
 def _sandboxes(*pods: tuple[str, str, str]) -> str:
@@ -202,7 +204,7 @@ def test_the_runtime_is_not_asked_where_logs_do(node: Node, tmp_path: Path) -> N
 def test_a_runtime_that_does_not_answer_is_done_without(
     node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
-    monkeypatch.setattr(module, "_CRICTL_S", 0.5)
+    monkeypatch.setattr(crictl, "_ANSWER_S", 0.5)
     node.start(_UID)
     _crictl(tmp_path, program)
     began = time.monotonic()
@@ -218,14 +220,14 @@ def test_a_runtime_that_does_not_answer_is_done_without(
 @pytest.mark.parametrize("cgroup", [False, True])
 def test_a_pod_with_a_folder_or_a_cgroup_exists(node: Node, cgroup: bool) -> None:
     node.start(_UID, cgroup=cgroup)
-    assert node.pods().named(_UID).exists
-    assert not node.pods().named(_GONE).exists
+    assert node.pods().named(_UID).exists is True
+    assert node.pods().named(_GONE).exists is False
 
 
 def test_the_cgroup_of_a_container_is_not_that_of_a_pod(node: Node) -> None:
     name = f"kubepods-pod{_UID.replace('-', '_')}.slice:cri-containerd:{'ab' * 32}"
     (node.cgroups / name).mkdir()
-    assert not node.pods().named(_UID).exists
+    assert node.pods().named(_UID).exists is False
 
 
 def test_logs_alone_are_no_pod(node: Node) -> None:
@@ -236,16 +238,73 @@ def test_logs_alone_are_no_pod(node: Node) -> None:
 def test_in_a_cgroup_namespace_none_is_told_to_be_gone(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """GIVEN a namespace of processes as well, so that who runs outside is not seen."""
     monkeypatch.setattr(module, "sees_all_cgroups", lambda: False)
-    assert node.pods().named(_GONE).exists
+    monkeypatch.setattr(module, "sees_all_processes", lambda: False)
+    node.start(_UID)
+    assert node.pods().named(_UID).exists is True
+    assert node.pods().named(_GONE).exists is None
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "exists"),
+    [
+        (f"/../../pod{_UID}/ctr", True),
+        (f"/../../kubepods/burstable/pod{_UID} (deleted)", False),
+        ("/", False),
+    ],
+)
+def test_in_a_cgroup_namespace_processes_tell_which_exist(
+    node: Node, monkeypatch: pytest.MonkeyPatch, cgroup: str, exists: bool
+) -> None:
+    """GIVEN all processes of the machine, and a folder of each pod that has ended."""
+    monkeypatch.setattr(module, "sees_all_cgroups", lambda: False)
+    members = tuple(parse_memberships(f"0::{cgroup}\n".encode()))
+    monkeypatch.setattr(containers, "memberships", lambda pid: members)
+    assert node.pods().exists(_UID) is exists
+
+
+def test_without_any_folder_of_pods_a_container_cannot_tell(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a container that has neither the folder of a kubelet nor its processes."""
+    monkeypatch.setattr(module, "sees_all_processes", lambda: False)
+    (node.kubelet / "pods").rmdir()
+    node.kubelet.rmdir()
+    assert node.pods().exists(_GONE) is None
+
+
+def test_where_we_have_no_folder_that_of_init_counts(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GIVEN a container with the processes of the machine, one of which has another root."""
+    kubelet = Path("/var/lib/kubelet")
+    if kubelet.exists():
+        pytest.skip("this machine has pods")
+    other = tmp_path.resolve() / "root"
+    (other / "var/lib/kubelet/pods" / _UID).mkdir(parents=True)
+    init, own = process_of(os.getppid()), process_of(os.getpid())
+    assert init is not None and own is not None
+    monkeypatch.setattr(module, "_INIT", init.pid)
+    monkeypatch.setattr(node, "kubelet", kubelet)
+    pods = node.pods()
+    own_names = pods._names_in
+
+    def names_in(process: Process, folder: bytes) -> list[bytes] | None:
+        return own_names(own, (os.fsencode(other) if process == init else b"") + folder)
+
+    monkeypatch.setattr(pods, "_names_in", names_in)
+    assert pods.exists(_UID) is True
+    assert pods.exists(_GONE) is False
 
 
 def test_where_not_all_cgroups_are_looked_at_none_is_told_to_be_gone(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_CGROUPS_MAX", 2)
+    monkeypatch.setattr(module, "sees_all_processes", lambda: False)
     node.start(_UID, cgroup=True)
-    assert node.pods().named(_GONE).exists
+    assert node.pods().named(_GONE).exists is None
 
 
 def test_where_the_folder_may_wait_for_ever_none_is_told_to_be_gone(
@@ -253,7 +312,7 @@ def test_where_the_folder_may_wait_for_ever_none_is_told_to_be_gone(
 ) -> None:
     """GIVEN a folder of a kubelet on a filesystem of another machine."""
     monkeypatch.setattr("tracer.targets.mounts.LOCAL_KINDS", frozenset())
-    assert node.pods().named(_GONE).exists
+    assert node.pods().named(_GONE).exists is None
 
 
 # --- kubelets ---

@@ -199,6 +199,7 @@ def _in_rounds() -> Report:
                 per_round=(3,) * 5,
                 per_hour=180.0,
                 payer=payer,
+                full_payer=payer,
                 full_in_s=4.2 * 3600,
             ),
             leak(2, suppressed_by="known_leak"),
@@ -396,7 +397,7 @@ def test_no_line_is_wider_than_the_terminal(
     full_stacks: bool,
 ) -> None:
     # a comm is at most 15 bytes; the table of processes could take more
-    pace: dict[str, Any] = {"per_hour": 12_345.6, "payer": (4026531837, 0), "full_in_s": 1e6}
+    pace: dict[str, Any] = {"per_hour": 12_345.6, "full_payer": (4026531837, 0), "full_in_s": 1e6}
     of = report(
         [
             dataclasses.replace(one, comm="山山山山山".encode(), evidence=evidence, **pace)
@@ -434,7 +435,7 @@ def hostile_report() -> Report:
     )
     named: dict[str, Any] = {"comm": HOSTILE, "targets": (target(path=b"/" + HOSTILE),)}
     text = HOSTILE.decode("utf-8", "surrogateescape")
-    paid: dict[str, Any] = {"payer": (4026531837, 0), "per_hour": 5.0, "full_in_s": 23.0}
+    paid: dict[str, Any] = {"full_payer": (4026531837, 0), "per_hour": 5.0, "full_in_s": 23.0}
     return report(
         [
             *(

@@ -152,8 +152,11 @@ _PAYER = (4026531837, 0)
         ({"per_hour": 12_345.6}, "+12,346 an hour at this pace"),
         ({"per_hour": 1.0}, "+1 an hour at this pace"),
         ({"per_hour": 0.1}, "+2.4 a day at this pace"),
-        # who pays is not among the users that were read
-        ({"per_hour": 5.0, "payer": (1, 0), "full_in_s": 23.0}, "+5 an hour at this pace"),
+        # whose limit it is, is not among the users that were read
+        (
+            {"per_hour": 5.0, "payer": _PAYER, "full_payer": (1, 0), "full_in_s": 23.0},
+            "+5 an hour at this pace",
+        ),
         ({"per_hour": 5.0, "payer": _PAYER}, "+5 an hour at this pace"),
     ],
 )
@@ -166,7 +169,7 @@ def test_what_it_costs_without_a_limit_is_only_the_pace(
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
-        (0.0, "0 s"),
+        (0.4, "0 s"),
         (59.0, "59 s"),
         (61.0, "1 min"),
         (3_599.0, "60 min"),
@@ -177,7 +180,7 @@ def test_what_it_costs_without_a_limit_is_only_the_pace(
     ],
 )
 def test_the_time_to_the_limit_is_in_one_unit(seconds: float, shown: str) -> None:
-    of = leak(per_hour=5.0, payer=_PAYER, full_in_s=seconds)
+    of = leak(per_hour=5.0, full_payer=_PAYER, full_in_s=seconds)
 
     assert (
         f"  then  +5 an hour; root reaches the limit of 8,192 watches in about {shown}"
@@ -185,8 +188,29 @@ def test_the_time_to_the_limit_is_in_one_unit(seconds: float, shown: str) -> Non
     )
 
 
+def test_who_has_no_more_is_told_with_the_namespace_and_not_who_pays() -> None:
+    """GIVEN a leak in a container WHEN the limit of who made it is met first THEN that is named."""
+    container = limits(uid=100_000, user="cont", userns=4026532201, watches=Use(7, 2**31 - 1))
+    payer = container.payer
+    of_host = leak(per_hour=5.0, payer=payer, full_payer=_PAYER, full_in_s=7_200.0)
+    of_itself = leak(per_hour=5.0, payer=payer, full_payer=payer, full_in_s=7_200.0)
+    full = leak(per_hour=5.0, payer=payer, full_payer=_PAYER, full_in_s=0.0)
+
+    def then(of: SiteRow) -> str:
+        (line,) = [
+            line
+            for line in _lines(report([of], limits=[container, limits()]), 200)
+            if line.startswith("  then")
+        ]
+        return line
+
+    assert then(of_host).endswith("; root reaches the limit of 8,192 watches in about 2 h")
+    assert "; cont in user namespace 4026532201 reaches the limit of " in then(of_itself)
+    assert then(full).endswith("; root has reached the limit of 8,192 watches")
+
+
 def test_instances_have_a_limit_of_their_own() -> None:
-    of = opening(Verdict.SUSPECT, 3, per_hour=5.0, payer=_PAYER, full_in_s=7_200.0)
+    of = opening(Verdict.SUSPECT, 3, per_hour=5.0, full_payer=_PAYER, full_in_s=7_200.0)
     user = limits(uid=0, user="ann", instances=Use(28, 128))
     text = " ".join(_lines(report([of], limits=[limits(uid=7), user])))
 
@@ -195,7 +219,7 @@ def test_instances_have_a_limit_of_their_own() -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.INCONCLUSIVE, Verdict.YOUNG, Verdict.HELD])
 def test_only_what_grows_has_a_cost(verdict: Verdict) -> None:
-    paid = site(verdict, 3, per_hour=5.0, payer=_PAYER, full_in_s=23.0)
+    paid = site(verdict, 3, per_hour=5.0, full_payer=_PAYER, full_in_s=23.0)
     flat = leak(per_hour=0.0, payer=_PAYER)
 
     assert "then" not in _text(report([paid, flat], limits=[limits()]))

@@ -23,12 +23,12 @@ from build import (
 )
 
 from tracer.core.cause import Cause
-from tracer.core.events import Instance, Op, Process
+from tracer.core.events import CallEvent, Instance, Op, Process
 from tracer.core.ledger import Ledger
 from tracer.core.report import HolderRow, Report, SiteRow, Unit
 from tracer.core.stack import missing
 from tracer.core.verdict import Verdict
-from tracer.core.walk import UserUse
+from tracer.core.walk import UserUse, Walk
 from tracer.targets import processes
 
 pytest.importorskip("bcc")
@@ -260,19 +260,51 @@ def test_a_limit_that_was_met_is_told_with_who_has_it_all() -> None:
     ledger = Ledger()
     snapshots = _snapshots(ledger)
     ledger.apply(failed(Op.ADD, 1, errno.ENOENT), STACK)
-    ledger.apply(failed(Op.ADD, 2, errno.ENOSPC), STACK)
+    ledger.apply(_met(2), STACK)
     (row,) = snapshots.live(_NOTHING_LOST).failures
 
     assert row.errno == "ENOENT" and snapshots.has_new_failures
 
-    full = UserUse(0, 11, watches=23, watches_limit=23, instances=1, instances_limit=128)
-    held = walked(range(1, 24), 1)._replace(payers=((11, 0),))
-    snapshots.saw_all(walk(held, began=3, users=(full,)))
+    snapshots.saw_all(_full_walk(AGENT, began=3))
     _, row = snapshots.live(_NOTHING_LOST).failures
 
     assert row.errno == "ENOSPC" and not snapshots.has_new_failures
     assert row.shortage is not None
     assert [(one.pid, one.watches) for one in row.shortage.holders] == [(AGENT.pid, 23)]
+
+
+def test_who_had_it_all_is_kept_until_a_call_fails_again() -> None:
+    """GIVEN a limit that others meet later WHEN nothing fails any more THEN who had it then."""
+    ledger = Ledger()
+    snapshots = _snapshots(ledger)
+
+    def holders() -> list[int]:
+        (row,) = snapshots.live(_NOTHING_LOST).failures
+        assert row.shortage is not None
+        return [one.pid for one in row.shortage.holders]
+
+    ledger.apply(_met(1), STACK)
+    snapshots.saw_all(_full_walk(AGENT, began=2))
+    snapshots.saw_all(_full_walk(OTHER, began=3))
+    assert holders() == [AGENT.pid]
+    ledger.apply(_met(4), STACK)
+    snapshots.saw_all(_full_walk(OTHER, began=5))
+    assert holders() == [OTHER.pid]
+    # a namespace that is gone with all who had something in it
+    ledger.apply(_met(6), STACK)
+    snapshots.saw_all(walk(began=7))
+    assert holders() == [OTHER.pid]
+
+
+def _met(ts: int) -> CallEvent:
+    """A call of AGENT that met the limit of 23 watches in namespace 11."""
+    return failed(Op.ADD, ts, errno.ENOSPC, inode=23 << 32 | 23, ino=11, dev=0)
+
+
+def _full_walk(holder: Process, began: int) -> Walk:
+    full = UserUse(0, 11, watches=23, watches_limit=23, instances=1, instances_limit=128)
+    held = walked(range(1, 24), 1, process=holder)._replace(payers=((11, 0),))
+    return walk(held, began=began, users=(full,))
 
 
 def _leaking_instances(number: int, users: tuple[UserUse, ...] = ()) -> Snapshots:
@@ -316,6 +348,20 @@ def test_a_leak_of_instances_names_the_descriptors_and_when_there_are_no_more() 
     (user,) = report.limits
     assert (user.watches.per_hour, user.watches.full_in_s) == (0, None)
     assert (user.instances.per_hour, user.instances.full_in_s) == (site.per_hour, site.full_in_s)
+
+
+def test_who_made_the_namespace_grows_with_it() -> None:
+    """GIVEN a leak in a namespace without limits WHEN judged THEN its maker's limit is reached."""
+    inner = _USER._replace(instances=9, instances_limit=2**31 - 1, maker=(1, 0))
+    outer = UserUse(0, 1, 0, 8192, 120, 128)
+    snapshots = _leaking_instances(9, (inner, outer))
+    report = snapshots.judged(_NOTHING_LOST, complete=True, asked_at=9 * 3_600 * SECOND + 9)
+
+    (site,) = report.sites
+    assert (site.payer, site.full_payer) == (inner.payer, outer.payer)
+    assert site.full_in_s == pytest.approx(8 / (9 / 8) * 3600, rel=1e-3)
+    assert [user.instances.per_hour for user in report.limits] == [site.per_hour] * 2
+    assert [user.instances.full_in_s for user in report.limits] == [None, site.full_in_s]
 
 
 def test_without_the_limits_of_who_pays_there_is_no_time() -> None:

@@ -522,7 +522,7 @@ def test_the_same_caller_is_the_same_object() -> None:
 
 
 def test_holders_are_whole_rows() -> None:
-    rows = [Holder(*range(100, 112)), Holder(*range(200, 212))]
+    rows = [Holder(*range(100, 114)), Holder(*range(200, 214))]
 
     assert decode_holders(b"".join(HOLDER.pack(*row) for row in rows)) == rows
 

@@ -23,7 +23,7 @@ _MIB = 1 << 20
 _START = _MIB
 _SIGNATURE = 0x1A2B3C4D
 ROOT = f"PARTUUID={_SIGNATURE:08x}-01"
-_PACKAGES = ("python3-bpfcc", "gcc", "libc6-dev", "iproute2", "mount", "util-linux")
+_PACKAGES = ("python3-bpfcc", "gcc", "libc6-dev", "iproute2", "kmod", "mount", "util-linux")
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 # Tools of the checkout, of no use in a guest.
 _NOT_IN_GUESTS = ("hatchling", "mypy", "ruff", "watchdog", "watchfiles")

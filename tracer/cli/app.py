@@ -15,6 +15,7 @@ import click
 from tracer import __version__
 from tracer.cli.debug import Debug, debug_option
 from tracer.cli.environment import VARIABLE, defaults, with_source
+from tracer.cli.streams import open_missing
 from tracer.errors import EXIT_ERROR, InotraceError
 
 # name -> (module, one line for --help); loaded when used, since bcc takes long to import
@@ -59,7 +60,8 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             # whoever read our output has had enough; Python would complain again at shutdown
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if sys.stdout is not None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
 
 
@@ -80,6 +82,7 @@ def cli() -> None:
 
 def main() -> int:
     """Run the command line; the exit code is for sys.exit."""
+    open_missing()
     # a ledger is many small objects and no cycles: looking for some takes a third of its time
     gc.set_threshold(200_000, 50, 1_000)
     debug = Debug()

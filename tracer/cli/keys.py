@@ -7,6 +7,7 @@ import select
 import sys
 import termios
 import tty
+from contextlib import suppress
 from typing import Any
 
 # termios(3): iflag, oflag, cflag, lflag, …
@@ -31,14 +32,19 @@ class Keys:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # it may be gone by now, or the shell's: inotrace was stopped, and goes on in the background
-        if self._before is not None and _in_foreground(self._fd):
-            termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
+        self.give_back()
 
     @property
     def are_read(self) -> bool:
         """Whether there is a terminal to type on."""
         return self._before is not None and _in_foreground(self._fd)
+
+    def give_back(self) -> None:
+        """Have the terminal as it was, until it is asked again what was typed."""
+        # it may be gone by now, or the shell's: inotrace was stopped, and goes on in the background
+        if self._before is not None and _in_foreground(self._fd):
+            with suppress(termios.error):
+                termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
 
     def typed(self) -> bytes:
         """What was typed since this was last asked."""

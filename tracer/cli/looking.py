@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -22,12 +22,13 @@ from tracer.views import ls as view
 from tracer.views.json_ls import as_json
 from tracer.views.ls_tables import as_plain, table_lines
 from tracer.views.ls_tree import WATCHES_SHOWN, shown_instances, tree_lines
-from tracer.views.text import counted, text_console
+from tracer.views.text import counted, printable, text_console
 
 if TYPE_CHECKING:
     # which take their time
     from tracer.targets.locate import Locator
     from tracer.targets.pods import Pods
+    from tracer.targets.searched import Searched
 
 TREE = "tree"
 # a file has no width of its own
@@ -51,6 +52,13 @@ class Shape:
         return self.format_ == "json" or self.by == "pod"
 
 
+class Unseen(NamedTuple):
+    """What a look could not see. Of one `kind` it is the same, however many they are now."""
+
+    kind: str
+    text: str
+
+
 class Looking:
     """What is looked at, and in which way; `missing` says what the last look could not see."""
 
@@ -58,9 +66,9 @@ class Looking:
         self._lister = lister
         self._filter = filter_
         self.shape = shape
-        self.missing: list[str] = []
+        self.missing: list[Unseen] = []
         self._pods: Pods | None = None
-        self._has_searched = False
+        self._searched: Searched | None = None
 
     def look(self) -> view.Snapshot:
         """Raises InotraceError if none of the processes asked for may be looked into."""
@@ -73,8 +81,8 @@ class Looking:
         _require_readable(self._filter.pids, hidden)
         ended = sorted(pid for pid in self._filter.pids if thread_group(pid) is None)
         self.missing = [
-            *(f"process {pid} has ended" for pid in ended),
-            *_missing(scanned, hidden, scanned.changing(self._filter)),
+            *(Unseen(f"process {pid}", f"process {pid} has ended") for pid in ended),
+            *_missing(scanned, self._filter, hidden),
         ]
         snapshot = take_snapshot(scanned, self._filter)
         if self.shape.duplicates:
@@ -104,32 +112,40 @@ class Looking:
 
     def _locator(self) -> Locator:
         from tracer.targets.locate import Locator
+        from tracer.targets.searched import Searched
 
-        # what was not found at first is not looked for again and again
-        searches = not self._has_searched
-        self._has_searched = True
+        self._searched = self._searched or Searched()
         inodes = self._lister.inodes
         if inodes is None:
-            return Locator(searches=searches)
-        return Locator(inodes.names_of, state_of=inodes.state, searches=searches)
+            return Locator(searched=self._searched)
+        return Locator(inodes.names_of, state_of=inodes.state, searched=self._searched)
 
 
 def _require_readable(pids: frozenset[int], hidden: list[ProcessFacts]) -> None:
     if pids and len(hidden) == len(pids):
         first = hidden[0]
         raise InotraceError(
-            f"cannot look into process {first.pid} of {user_name(first.uid)}: {remedy()}"
+            f"cannot look into process {first.pid} of {printable(user_name(first.uid))}: {remedy()}"
         )
 
 
-def _missing(scan: Scan, hidden: list[ProcessFacts], changing: int) -> Iterator[str]:
+def _missing(scan: Scan, filter_: Filter, hidden: list[ProcessFacts]) -> Iterator[Unseen]:
+    changing, in_flight = scan.changing(filter_), scan.in_flight(filter_)
     if changing:
-        yield (f"{counted(changing, 'instance')} changed while being read: run ls again")
+        changed = f"{counted(changing, 'instance')} changed while being read: run ls again"
+        yield Unseen("changing", changed)
     if hidden:
         whose = "" if any(one.uid == os.geteuid() for one in hidden) else " of other users"
         processes = counted(len(hidden), "process", "processes")
-        yield (f"cannot look into {processes}{whose}: {remedy()}")
-    yield from limitations(scan)
+        yield Unseen("hidden", f"cannot look into {processes}{whose}: {remedy()}")
+    if in_flight.instances:
+        more = counted(in_flight.instances, "instance")
+        watches = counted(in_flight.watches, "watch", "watches")
+        yield Unseen(
+            "in flight", f"{more} with {watches} more: on the way in a socket, of no process"
+        )
+    for line in limitations(scan):
+        yield Unseen(line, line)
 
 
 def rendered(snapshot: view.Snapshot, shape: Shape, to_file: bool = False) -> str:

@@ -92,5 +92,5 @@ def command(
     # not before: until it is whole, a signal would leave a draft of the file
     with Output(output, force) as out:
         out.write(text)
-    for line in looking.missing:
-        notice(line)
+    for unseen in looking.missing:
+        notice(unseen.text)

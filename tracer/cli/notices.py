@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tracer.kernel.capabilities import LOOKING, missing, named
+from tracer.targets.users import is_in_namespace
 
 if TYPE_CHECKING:
     # traces say something as well, and need no listing
@@ -30,6 +31,10 @@ def limitations(scan: Scan) -> Iterator[str]:
 def remedy() -> str:
     """What to do to look into the processes of others."""
     lacking = missing(LOOKING)
+    if is_in_namespace():
+        # what one has in it does not count for who is outside
+        root = "as root, " if lacking else ""
+        return f"run {root}outside this user namespace to see all"
     if not lacking:
         return "a sandbox or security module refuses it"
     if os.geteuid() == 0:

@@ -12,7 +12,7 @@ from tracer.core.wire import COMM_BYTES_MAX
 from tracer.errors import EXIT_USAGE, InotraceError
 from tracer.filter import Filter
 from tracer.kernel.hooks import Mode
-from tracer.kernel.procfs import thread_group
+from tracer.kernel.procfs import shows_all_processes, thread_group
 from tracer.targets.cgroups import Cgroup, find_cgroup
 from tracer.targets.users import user_id
 
@@ -130,6 +130,8 @@ def _chosen_cgroup(cgroup: str | None, pod: str | None) -> Cgroup | None:
 
 def _require_process(pid: int) -> None:
     group = thread_group(pid)
+    if group is None and not shows_all_processes():
+        raise InotraceError(f"no process {pid}, or /proc hides it (hidepid): run as root")
     if group is None:
         raise InotraceError(f"no process {pid}: it has ended, or the number is wrong")
     if group != pid:

@@ -68,7 +68,7 @@ class Output:
 
     Without a path the text goes to `stream`, by default standard output. A device or a named pipe
     is written to, never replaced. Raises InotraceError if the file exists (unless `force`) or
-    cannot be created.
+    cannot be created, or if standard output is closed.
     """
 
     def __init__(self, path: str | None, force: bool = False, stream: TextIO | None = None) -> None:
@@ -78,6 +78,8 @@ class Output:
         self._draft: IO[str] | None = None
         self._target: Path | None = None
         if self.path is None:
+            if self.stream is None:
+                raise _closed()
             return
         if _is_stream(self.path):
             self._draft = _open_stream(self.path)
@@ -101,13 +103,15 @@ class Output:
         standard output, because a trace cannot be repeated.
         """
         if self._draft is None:
-            _print(text, self.stream)
+            print_on(self.stream, text)
             return
         try:
             self.append(text)
             self.commit()
         except InotraceError as error:
-            _print(text, sys.stdout)
+            if sys.stdout is None:
+                raise
+            print_on(sys.stdout, text)
             raise InotraceError(f"{error}; it was printed on standard output instead") from error
 
     def write_lines(self, lines: Callable[[int], Iterable[Text]], format_: str) -> None:
@@ -123,7 +127,7 @@ class Output:
     def append(self, text: str) -> None:
         """Print `text`, or add it to what the file will hold. Raises InotraceError."""
         if self._draft is None:
-            _print(text, self.stream)
+            print_on(self.stream, text)
             return
         try:
             self._draft.write(text)
@@ -211,11 +215,16 @@ def _open_stream(path: Path) -> IO[str]:
         raise InotraceError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _print(text: str, stream: TextIO | None) -> None:
+def _closed() -> InotraceError:
+    return InotraceError("standard output is closed: name a file with -o")
+
+
+def print_on(stream: TextIO | None, text: str) -> None:
+    """At once. Raises InotraceError, and BrokenPipeError if nobody reads it any more."""
     if stream is None:
-        raise InotraceError("standard output is closed: name a file with -o")
+        raise _closed()
     try:
-        stream.write(_encodable(text, stream))
+        stream.write(encodable(text, stream))
         stream.flush()
     except BrokenPipeError:
         raise
@@ -225,8 +234,8 @@ def _print(text: str, stream: TextIO | None) -> None:
         raise InotraceError(f"cannot write to standard output: {error.strerror}") from error
 
 
-def _encodable(text: str, stream: TextIO) -> str:
-    # a terminal that is not UTF-8 gets \u2026 for an ellipsis, not a traceback
+def encodable(text: str, stream: TextIO) -> str:
+    r"""A terminal that is not UTF-8 gets ``\u2026`` for an ellipsis, not a traceback."""
     encoding = stream.encoding or "utf-8"
     try:
         text.encode(encoding, stream.errors or "strict")

@@ -7,14 +7,13 @@ import time
 from typing import Callable
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
 
 from tracer.cli.debug import debug_option
 from tracer.cli.keys import Keys
 from tracer.cli.options import chosen_filter, duration_option, filter_options, mode_option
 from tracer.cli.outcome import Reporting, conclude, notice, notice_refusal, reporting_options
-from tracer.cli.output import Output, chosen_format, output_options
+from tracer.cli.output import Output, chosen_format, output_options, print_on
+from tracer.cli.screen import Screen, has_screen
 from tracer.cli.signals import MarkSignals, Stop, stop_on_signals
 from tracer.core.report import Report
 from tracer.kernel.hooks import Mode
@@ -70,7 +69,7 @@ def command(
         prepare(notice, mode)
         with Session(filter_, Stacks(), older_s=older, mode=mode) as session:
             notice_refusal(session.refusal)
-            Watching(session, stop, marks, duration).show(format_, on_screen=sys.stdout.isatty())
+            Watching(session, stop, marks, duration).show(format_, on_screen=has_screen())
             report = session.finish()
         report = conclude(report, out, format_, reporting)
     return reporting.exit_code(report)
@@ -99,16 +98,14 @@ class Watching:
         self._session.end_round()
 
     def _on_screen(self) -> None:
-        console = Console(highlight=False, markup=False, emoji=False)
         # in a pipe, the keys are for whoever reads from it
-        with Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as screen:
+        with Keys() as keys, Screen(before_stop=keys.give_back) as screen:
             self._keys = keys
 
             def show() -> None:
-                width, height = console.size
+                width, height = screen.size
                 hint = LiveHint.KEYS if keys.are_read else LiveHint.SIGNAL
-                lines = live_lines(self._session.live(), width, height, hint)
-                screen.update(Group(*lines), refresh=True)
+                screen.draw(live_lines(self._session.live(), width, height, hint))
 
             show()
             self._until_stopped(_SCREEN_EVERY_S, show, lambda _: show())
@@ -119,19 +116,17 @@ class Watching:
         def show() -> None:
             nonlocal before
             report = self._session.live()
-            for line in change_lines(before, report, _clock()):
-                print(line)
-            sys.stdout.flush()
+            _say("".join(f"{line}\n" for line in change_lines(before, report, _clock())))
             before = report
 
         def show_round(number: int) -> None:
             show()
-            print(f"{_clock()} round {number} begins", flush=True)
+            _say(f"{_clock()} round {number} begins\n")
 
-        print(HEADER, flush=True)
+        _say(f"{HEADER}\n")
         show()
         self._until_stopped(_LINES_EVERY_S, show, show_round)
-        print()
+        _say("\n")
 
     def _until_stopped(
         self, every_s: float, show: Callable[[], None], show_round: Callable[[int], None]
@@ -157,6 +152,12 @@ class Watching:
 
 def _clock() -> str:
     return time.strftime("%H:%M:%S")
+
+
+def _say(text: str) -> None:
+    """Beside a report that goes to a file, for whoever looks on."""
+    if sys.stdout is not None:
+        print_on(sys.stdout, text)
 
 
 def _notice_round(number: int) -> None:

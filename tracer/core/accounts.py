@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from tracer.core.cause import Cause
-from tracer.core.events import Caller, CallEvent, Op, Process
+from tracer.core.events import Caller, CallEvent, FullUser, Op, Process
 from tracer.core.site import Place, Share, Site, Stock
 from tracer.core.stack import Stack, is_runtime
 
@@ -76,13 +76,18 @@ class EndedProcesses:
 
 
 class Failure(NamedTuple):
-    """A kind of failed call by one process; by all that go by this name if `process` is None."""
+    """
+    A kind of failed call by one process; by all that go by this name if `process` is None.
+
+    `full` is who had all that the limit allows, as Payer, None if that is not what it met.
+    """
 
     op: int
     errno: int
     process: Process | None
     comm: bytes
     exhausted: int = 0
+    full: tuple[int, int] | None = None
 
 
 class Totals:
@@ -116,6 +121,8 @@ class Accounts:
         self.ended: dict[bytes, EndedProcesses] = {}
         self.sites: dict[Place, Site] = {}
         self.failures: Counter[Failure] = Counter()
+        # as of the last such call
+        self.full_users: dict[Failure, FullUser] = {}
         self._shares_of_callers: dict[tuple[int, int], tuple[Caller, Stack, Share]] = {}
 
     def process(self, process: Process) -> ProcessAccount:
@@ -134,7 +141,10 @@ class Accounts:
 
     def fail(self, event: CallEvent, account: ProcessAccount, times: int = 1) -> None:
         account.failed += times
-        count_failure(self.failures, event, times)
+        kind = count_failure(self.failures, event, times)
+        full = event.full_user
+        if full is not None and kind.full is not None:
+            self.full_users[kind] = full
 
     def share(self, stack: Stack, caller: Caller, account: ProcessAccount) -> Share:
         """Of the site of a call; the same caller and stack come as the same objects, most times."""
@@ -187,8 +197,9 @@ class Accounts:
     def _fold_failures(self, names: dict[Process, bytes]) -> None:
         for kind in [kind for kind in self.failures if kind.process in names]:
             assert kind.process is not None
-            folded = kind._replace(process=None, comm=names[kind.process])
+            folded = kind._replace(process=None, comm=names[kind.process], full=None)
             self.failures[folded] += self.failures.pop(kind)
+            self.full_users.pop(kind, None)
 
     def _fold_sites(self, names: dict[Process, bytes]) -> None:
         """A place that only the process told apart is now one with those of its namesakes."""
@@ -210,9 +221,17 @@ class Accounts:
 def count_failure(failures: Counter[Failure], event: CallEvent, times: int = 1) -> Failure:
     """Count a failed call; the kind that it is counted as."""
     caller = event.caller
-    kind = Failure(caller.op, -event.ret, caller.process, caller.comm, _exhausted(event))
+    full = event.full_user
+    kind = Failure(
+        op=caller.op,
+        errno=-event.ret,
+        process=caller.process,
+        comm=caller.comm,
+        exhausted=_exhausted(event),
+        full=(full.userns, full.uid) if full is not None else None,
+    )
     if kind not in failures and len(failures) >= _FAILURES_MAX:
-        kind = kind._replace(process=None, comm=OTHERS)
+        kind = kind._replace(process=None, comm=OTHERS, full=None)
     failures[kind] += times
     return kind
 

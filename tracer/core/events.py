@@ -146,6 +146,15 @@ class Caller(NamedTuple):
     stack: RawStack
 
 
+class FullUser(NamedTuple):
+    """Who had all that a limit allows when a call met it, in which user namespace."""
+
+    userns: int
+    uid: int
+    used: int
+    limit: int
+
+
 class CallEvent(NamedTuple):
     """
     One finished inotify call. Times are nanoseconds; `path` is raw bytes.
@@ -153,7 +162,7 @@ class CallEvent(NamedTuple):
     Of a new watch, what it is on: the address of the `inode`, its number `ino`, `dev` (kernel
     dev_t) and generation (`detail`), zeros if that could not be told. Of a new instance, who is
     charged: the user namespace (`ino`) and the uid (`dev`). After EMFILE `detail` is one of
-    Exhausted.
+    Exhausted. Of a limit that a user met, see `full_user`.
     """
 
     ts: int
@@ -169,6 +178,13 @@ class CallEvent(NamedTuple):
     @property
     def op(self) -> int:
         return self.caller.op
+
+    @property
+    def full_user(self) -> FullUser | None:
+        """Whose limit a call met; None if it met none, or that is not known."""
+        if self.ret >= 0 or not self.ino:
+            return None
+        return FullUser(self.ino, self.dev, self.inode >> 32, self.inode & 0xFFFFFFFF)
 
     @property
     def wd(self) -> int:
@@ -278,10 +294,14 @@ _EXPLANATIONS = {
     (Op.ADD, errno.ENOENT): "the path did not exist, or is a symbolic link to nothing",
     (Op.ADD, errno.EACCES): "the process may not read the path, or not enter a folder on the way",
     (Op.ADD, errno.EEXIST): "already watched, and IN_MASK_CREATE asks for a new watch",
-    (Op.ADD, errno.ENOTDIR): "the path is no directory, and IN_ONLYDIR asks for one",
-    (Op.ADD, errno.EINVAL): "no event in the mask, or the descriptor is no inotify instance",
+    (Op.ADD, errno.ENOTDIR): "a part of the path is no directory, or IN_ONLYDIR asks for one",
+    (Op.ADD, errno.EINVAL): (
+        "no event in the mask, IN_MASK_ADD with IN_MASK_CREATE, or no inotify instance"
+    ),
     (Op.INIT, errno.EINVAL): "a flag that is neither IN_NONBLOCK nor IN_CLOEXEC",
-    (Op.RM, errno.EINVAL): "no such watch: the kernel had removed it first, so nothing leaks here",
+    (Op.RM, errno.EINVAL): (
+        "no such watch in this instance: the kernel removed it before, or it is another's number"
+    ),
 }
 _NO_INSTANCE = "the user has all the instances that the limit allows"
 _NO_DESCRIPTOR = "the process has no file descriptor left (RLIMIT_NOFILE)"

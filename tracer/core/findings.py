@@ -20,8 +20,9 @@ class Findings(NamedTuple):
     Of `checked` watches `gone` tells by reason how many targets are gone, in words that follow
     "3"; `repeated` watches are on a target that the process watches from there already, as often as
     `most_on_one`; `unread` watches (or instances) are of instances with `unread_events` that nobody
-    reads. Of instances, `without_watch` have none, and on `failed_adds` of those a call to add one
-    failed. `orphans` of the `processes` have lost their parent.
+    reads, `unread_full` of them of such whose queue is full. Of instances, `without_watch` have
+    none, and on `failed_adds` of those a call to add one failed. `orphans` of the `processes` have
+    lost their parent.
     """
 
     number: int = 0
@@ -31,6 +32,7 @@ class Findings(NamedTuple):
     most_on_one: int = 0
     unread: int = 0
     unread_events: int = 0
+    unread_full: int = 0
     without_watch: int = 0
     failed_adds: int = 0
     orphans: int = 0
@@ -54,7 +56,8 @@ def findings_evidence(findings: Findings) -> Iterator[Evidence]:
             f"one is watched {findings.most_on_one:,} times",
         )
     if findings.unread:
-        events = f"{findings.unread_events:,} events wait, and more come"
+        more = "new ones are lost" if findings.unread_full == findings.unread else "more come"
+        events = f"{findings.unread_events:,} events wait, and {more}"
         yield Evidence("unread", f"nobody reads what {findings.unread:,} report: {events}")
     if findings.without_watch:
         yield Evidence("without_watch", _without_watch(findings))

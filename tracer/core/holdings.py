@@ -6,12 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from tracer.core.charging import charged
 from tracer.core.events import Process
 from tracer.core.shortage import Resource, share_of
 from tracer.core.walk import Payer, UserUse, Walk
-
-# what the kernel lets namespaces nest
-_LEVELS_MAX = 33
 
 
 class HeldBy(NamedTuple):
@@ -29,12 +27,11 @@ class Holdings:
     """
 
     def __init__(self, walk: Walk) -> None:
-        self.users = {(user.userns, user.uid): user for user in walk.users}
-        self._makers: dict[Payer, Payer] = {}
+        self.users = {user.payer: user for user in walk.users}
+        self._makers = {user.payer: user.maker for user in walk.users}
         self._payers: defaultdict[Process, set[Payer]] = defaultdict(set)
         self._held: defaultdict[Payer, dict[Process, HeldBy]] = defaultdict(dict)
         for walked in walk.instances.values():
-            self._makers.update(zip(walked.payers, walked.payers[1:]))
             for holder in walked.holders:
                 self._payers[holder.process].update(walked.payers[:1])
             for payer in walked.payers if walked.holders else ():
@@ -63,13 +60,9 @@ class Holdings:
 
     def charged(self, payer: Payer) -> Iterator[UserUse]:
         """The user, and whoever is charged with it, outward."""
-        at: Payer | None = payer
-        for _ in range(_LEVELS_MAX):
-            if at is None:
-                return
-            if at in self.users:
-                yield self.users[at]
-            at = self._makers.get(at)
+        for one in charged(payer, self._makers):
+            if one in self.users:
+                yield self.users[one]
 
     def nearest(self, payers: Iterable[Payer], resource: Resource) -> UserUse | None:
         """Of all who are charged with these, the one who is nearest to its limit."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from tracer.core.shortage import Resource
+from tracer.core.shortage import UNLIMITED, Resource
 
 # INOTIFY_WATCH_COST in fs/notify/inotify/inotify_user.c: the mark, and twice a struct inode for the
 # inode that it pins; on 64-bit 80 + 2 * 600 bytes or so. By it the kernel chooses its own default,
@@ -22,64 +23,92 @@ NAMESPACE_SYSCTLS = {
 }
 QUEUE_SYSCTL = "fs.inotify.max_queued_events"
 DROP_IN = "/etc/sysctl.d/60-inotify.conf"
+# what the kernel begins with, in inotify_user_setup(), and with the least of memory: twice of none
+# is none
+_DEFAULTS = {Resource.WATCHES: 8192, Resource.INSTANCES: 128}
+_DEFAULT_QUEUE = 16384
 
 
 class Settings(NamedTuple):
-    """What holds now, None where it cannot be read; `memory` is all that there is, in bytes."""
+    """
+    What holds now, None where it cannot be read; `memory` is all that there is, in bytes.
+
+    `userns` is the user namespace that we run in and whose limits they are, None for the initial.
+    """
 
     watches: int | None
     instances: int | None
     queued_events: int | None
     memory: int | None
+    userns: int | None = None
+
+    def allowed(self, resource: Resource) -> int | None:
+        return self.watches if resource is Resource.WATCHES else self.instances
 
 
 class Raise(NamedTuple):
     """
     A setting and the value it may get; None if more would take too much memory.
 
-    `memory` is what a user takes who uses all of it, in bytes, 0 where that is little. `member` is
-    a process of the user namespace `userns` that the setting is of, both None for all.
+    `used` is the most that a user has of it. `memory` is what a user takes who uses all of it, in
+    bytes, 0 where that is little. It is of the user namespace `userns`, None for the whole machine:
+    to be set there by `member`, a process in it, or by us if `is_ours`.
     """
 
     setting: str
     now: int
     suggested: int | None
+    used: int = 0
     memory: int = 0
     userns: int | None = None
     member: int | None = None
+    is_ours: bool = False
 
 
-def raises(settings: Settings) -> tuple[Raise, ...]:
-    """Those of the whole machine."""
-    found = []
-    if settings.watches is not None:
-        found.append(raise_watches(SYSCTLS[Resource.WATCHES], settings.watches, settings.memory))
-    if settings.instances is not None:
-        found.append(_doubled(SYSCTLS[Resource.INSTANCES], settings.instances))
-    if settings.queued_events is not None:
-        found.append(_doubled(QUEUE_SYSCTL, settings.queued_events))
-    return tuple(found)
+def raises(settings: Settings, used: Mapping[Resource, int]) -> Iterator[Raise]:
+    """What we may set; of both resources a user has so much at most."""
+    inside = settings.userns is not None
+    for resource, name in (NAMESPACE_SYSCTLS if inside else SYSCTLS).items():
+        now = settings.allowed(resource)
+        if now is not None:
+            for one in _raised(resource, name, now, used[resource], settings.memory):
+                yield one._replace(userns=settings.userns, is_ours=inside)
+    # is of the whole machine: in a namespace, nobody has it to set
+    if settings.queued_events is not None and settings.queued_events < UNLIMITED and not inside:
+        now = settings.queued_events
+        yield Raise(QUEUE_SYSCTL, now, _doubled(now, _DEFAULT_QUEUE))
 
 
-def raise_in_namespace(
-    resource: Resource, now: int, memory: int | None, userns: int, member: int | None
-) -> Raise:
-    """One of a user namespace that has a limit of its own."""
-    setting = NAMESPACE_SYSCTLS[resource]
-    by_memory = resource is Resource.WATCHES
-    found = raise_watches(setting, now, memory) if by_memory else _doubled(setting, now)
-    return found._replace(userns=userns, member=member)
+def raises_in_namespace(
+    resource: Resource, now: int, used: int, memory: int | None, userns: int, member: int | None
+) -> Iterator[Raise]:
+    """One of a user namespace that has a limit of its own, if it can be raised."""
+    for one in _raised(resource, NAMESPACE_SYSCTLS[resource], now, used, memory):
+        yield one._replace(userns=userns, member=member)
 
 
-def raise_watches(setting: str, now: int, memory: int | None) -> Raise:
-    """Twice as many, as long as that takes an eighth of the memory at most."""
-    suggested = max(2 * now, 1)
+def _raised(
+    resource: Resource, setting: str, now: int, used: int, memory: int | None
+) -> Iterator[Raise]:
+    """
+    Twice of what is allowed, and of what is used where that is more, watches as long as they take
+    an eighth of the memory at most; nothing if it is no limit.
+    """
+    if now >= UNLIMITED:
+        return
+    most = max(now, used)
+    suggested = _doubled(most, _DEFAULTS[resource])
+    if resource is Resource.INSTANCES:
+        yield Raise(setting, now, suggested, used)
+        return
     if memory is not None:
         suggested = min(suggested, memory // _MEMORY_SHARE // WATCH_BYTES)
-    if suggested <= now:
-        return Raise(setting, now, None, now * WATCH_BYTES)
-    return Raise(setting, now, suggested, suggested * WATCH_BYTES)
+    if suggested <= most:
+        yield Raise(setting, now, None, used, most * WATCH_BYTES)
+    else:
+        yield Raise(setting, now, suggested, used, suggested * WATCH_BYTES)
 
 
-def _doubled(setting: str, now: int) -> Raise:
-    return Raise(setting, now, max(2 * now, 1))
+def _doubled(number: int, default: int) -> int:
+    # the kernel refuses what is no int
+    return min(2 * number or default, UNLIMITED)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tracer.core.cause import Cause
 from tracer.core.evidence import Evidence
-from tracer.core.shortage import Shortage
+from tracer.core.shortage import UNLIMITED, Shortage
 from tracer.core.stack import Stack
 from tracer.core.verdict import Verdict
 from tracer.core.walk import Payer, Target
@@ -63,21 +63,32 @@ class Use:
 
     @property
     def full_in_s(self) -> float | None:
-        """When there is no more, at this pace; None if it does not grow."""
-        if self.per_hour <= 0:
+        """When there is no more, at this pace; None if it does not grow, or there is no limit."""
+        if self.per_hour <= 0 or self.limit >= UNLIMITED:
             return None
         return max(self.limit - self.used, 0) / self.per_hour * 3600
 
 
 @dataclass(frozen=True)
 class UserLimits:
-    """A user's use of the two limits; `userns` is the inode number of the user namespace."""
+    """
+    A user's use of the two limits; `userns` is the inode number of the user namespace, and `maker`
+    (userns, uid) is who made that and is charged for it all as well.
+    """
 
     uid: int
     user: str
     userns: int
     watches: Use
     instances: Use
+    maker: Payer | None = None
+
+    @property
+    def payer(self) -> Payer:
+        return self.userns, self.uid
+
+    def use(self, unit: Unit) -> Use:
+        return self.watches if unit is Unit.WATCHES else self.instances
 
 
 @dataclass(frozen=True)
@@ -99,13 +110,13 @@ class PodRow:
     """
     A pod that processes or targets are of. `namespace` and `name` are None if they are not known.
 
-    `exists` is False if nothing of it is left on this node.
+    `exists` is False if nothing of it is left on this node, None if that cannot be told.
     """
 
     uid: str
     namespace: str | None
     name: str | None
-    exists: bool
+    exists: bool | None
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,7 @@ class TargetRow:
     leads elsewhere), "gone" (nowhere), "unverified" (it cannot be looked up from here). `fate` is
     one of tracer.targets.fate.Fate: why it is gone for its holder, if it is. `resolved_by` is one
     of tracer.targets.locate.How: how the path was found, "unresolved" if it does not lead there.
+    `path_pid` is the process that sees or passed the path.
     """
 
     path: bytes | None
@@ -184,6 +196,7 @@ class TargetRow:
     state: str
     fate: str = ""
     resolved_by: str = "unresolved"
+    path_pid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -192,8 +205,9 @@ class SiteRow:
     A place in the code: what it added or opened, what is left, and the verdict on it.
 
     `targets` are the oldest of the `live` watches, not all of them if they are very many; of
-    instances, `holders` are the descriptors. It grows by `per_hour`, and at the pace of all that
-    `payer` (see UserLimits: userns, uid) is charged for, the limit is met in `full_in_s` seconds.
+    instances, `holders` are the descriptors. It grows by `per_hour`, `payer` (see UserLimits) has
+    it, and at the pace of all that `full_payer` is charged for, the limit of that one is met in
+    `full_in_s` seconds: it is `payer`, or made a namespace that this is in.
     `suppressed_by` is a pattern of the user's.
     """
 
@@ -212,6 +226,7 @@ class SiteRow:
     holders: tuple[HolderRow, ...] = ()
     per_hour: float = 0.0
     payer: Payer | None = None
+    full_payer: Payer | None = None
     full_in_s: float | None = None
     suppressed_by: str | None = None
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 
+from tracer.core.charging import charged
 from tracer.core.events import Instance
-from tracer.core.walk import HolderFd, Queue, UserUse, WalkedInstance, WatchRows
+from tracer.core.walk import HolderFd, Payer, Queue, UserUse, WalkedInstance, WatchRows
 from tracer.core.wire import WATCH_ROW, Holder, Reading, UserRow
-
-# what the kernel lets namespaces nest
-_USERNS_LEVELS = 33
 
 
 class Rows:
@@ -41,6 +39,7 @@ def instances(rows: Rows) -> dict[Instance, WalkedInstance]:
 
 def users(rows: Rows) -> tuple[UserUse, ...]:
     """Who is charged for them."""
+    makers = _makers(rows.users)
     use = [
         UserUse(
             uid=row.uid,
@@ -49,10 +48,11 @@ def users(rows: Rows) -> tuple[UserUse, ...]:
             watches_limit=row.watches_limit,
             instances=row.instances_used,
             instances_limit=row.instances_limit,
+            maker=makers[row.userns, row.uid],
         )
         for row in rows.users
     ]
-    return tuple(sorted(use, key=lambda user: (user.userns, user.uid)))
+    return tuple(sorted(use, key=lambda user: user.payer))
 
 
 class _Portions:
@@ -77,28 +77,26 @@ def _walked(
     key: Instance,
     rows: Sequence[Holder],
     watches: WatchRows | None,
-    payers: tuple[tuple[int, int], ...],
+    payers: tuple[Payer, ...],
 ) -> WalkedInstance:
     return WalkedInstance(
         instance=key,
         # threads with tables of their own may hold it by the same number
         holders=tuple(dict.fromkeys(HolderFd(row.process, row.fd) for row in rows)),
-        queue=Queue(rows[0].queued, rows[0].oldest),
+        queue=Queue(rows[0].queued, rows[0].oldest, rows[0].queue_limit),
         read_at=next((row.read_at for row in rows if row.reading == Reading.WHOLE), 0),
         watches=watches,
         payers=payers,
     )
 
 
-def _payers(rows: Iterable[UserRow]) -> Mapping[int, tuple[tuple[int, int], ...]]:
+def _payers(rows: Sequence[UserRow]) -> Mapping[int, tuple[Payer, ...]]:
     """For each ucounts the users that are charged: itself, and all above it."""
-    by_ucounts = {user.ucounts: user for user in rows}
-    payers = {}
-    for ucounts in by_ucounts:
-        chain: list[tuple[int, int]] = []
-        user = by_ucounts.get(ucounts)
-        while user is not None and len(chain) <= _USERNS_LEVELS:
-            chain.append((user.userns, user.uid))
-            user = by_ucounts.get(user.parent)
-        payers[ucounts] = tuple(chain)
-    return payers
+    makers = _makers(rows)
+    return {row.ucounts: tuple(charged((row.userns, row.uid), makers)) for row in rows}
+
+
+def _makers(rows: Sequence[UserRow]) -> Mapping[Payer, Payer | None]:
+    """For each user who made its namespace."""
+    by_ucounts = {row.ucounts: (row.userns, row.uid) for row in rows}
+    return {(row.userns, row.uid): by_ucounts.get(row.parent) for row in rows}

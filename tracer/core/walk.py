@@ -121,7 +121,11 @@ class HolderFd(NamedTuple):
 
 
 class UserUse(NamedTuple):
-    """What a user has of the two limits, from the kernel's counters."""
+    """
+    What a user has of the two limits, from the kernel's counters.
+
+    `maker` made the user's namespace and is charged for all of it as well, None in the outermost.
+    """
 
     uid: int
     userns: int
@@ -129,6 +133,11 @@ class UserUse(NamedTuple):
     watches_limit: int
     instances: int
     instances_limit: int
+    maker: Payer | None = None
+
+    @property
+    def payer(self) -> Payer:
+        return self.userns, self.uid
 
 
 class Queue(NamedTuple):
@@ -136,11 +145,23 @@ class Queue(NamedTuple):
     Events of an instance that nobody has read yet, and where the kernel has the `oldest` of them.
 
     While that stays, none was read: they are read in their order. Where it was, another may come to
-    be later on.
+    be later on. `limit` is what fs.inotify.max_queued_events was when the instance was made
+    (inotify_new_group() in fs/notify/inotify/inotify_user.c); None where it is not known.
     """
 
     length: int
     oldest: int = 0
+    limit: int | None = None
+
+    @property
+    def is_full(self) -> bool | None:
+        """Whether it takes no more; None if its limit is not known. An empty one is not full."""
+        if not self.length:
+            return False
+        # fsnotify_insert_event() in fs/notify/notification.c: at max_events it takes no more, but
+        # for one IN_Q_OVERFLOW unless that waits already. At max_events + 1 something was lost, at
+        # max_events perhaps nothing yet, or, once the overflow is no longer the last, it was, too.
+        return None if self.limit is None else self.length >= self.limit
 
 
 class WalkedInstance(NamedTuple):
@@ -169,7 +190,7 @@ class Charge(NamedTuple):
 
     @property
     def payer(self) -> Payer:
-        return self.user.userns, self.user.uid
+        return self.user.payer
 
     @property
     def agrees(self) -> bool:
@@ -201,7 +222,7 @@ class Walk(NamedTuple):
         """The walk as if there were no other instances."""
         instances = {key: walked for key, walked in self.instances.items() if wanted(walked)}
         charged = {payer for walked in instances.values() for payer in walked.payers}
-        users = tuple(user for user in self.users if (user.userns, user.uid) in charged)
+        users = tuple(user for user in self.users if user.payer in charged)
         return self._replace(instances=instances, users=users)
 
     def named(self, name: Callable[[Instance], Instance]) -> Walk:
@@ -239,7 +260,7 @@ class Walk(NamedTuple):
             instances.update(walked.payers)
             for payer in walked.payers:
                 watches[payer] += len(walked.watches or ())
-        users = {(user.userns, user.uid): user for user in self.users}
+        users = {user.payer: user for user in self.users}
         return [Charge(user, watches[payer], instances[payer]) for payer, user in users.items()]
 
     def stood_still(self, before: Walk, payers: Set[Payer]) -> bool:

@@ -38,7 +38,7 @@ SPILL_KEY = struct.Struct("=QQiI")
 SPILLED = struct.Struct(f"={CALL.size}sQQ128s")
 TALLY_KEY = struct.Struct("=QQIIiI")
 SPILLED_STACK = struct.Struct("=512s")
-HOLDER = struct.Struct("=QQQQIIIIQQII")
+HOLDER = struct.Struct("=QQQQIIIIQQIIII")
 WATCH_ROW = struct.Struct("=QQiIII")
 USER_ROW = struct.Struct("=QQqqqqII")
 WALK_CONTROL = struct.Struct("=QQIIIIII")
@@ -70,7 +70,8 @@ class Holder(NamedTuple):
     One fd of one process on an inotify instance.
 
     `tid` is the thread whose descriptor table it is, `ucounts` names the UserRow that is charged,
-    `rows` counts the watch rows that are its, `oldest` is the address of a `queued` event.
+    `rows` counts the watch rows that are its, `oldest` is the address of a `queued` event,
+    `queue_limit` the max_events of its instance.
     `birth` is nanoseconds of CLOCK_BOOTTIME, `gen` nanoseconds of CLOCK_MONOTONIC or 0.
     """
 
@@ -86,6 +87,8 @@ class Holder(NamedTuple):
     oldest: int
     reading: int
     rows: int
+    queue_limit: int
+    unused: int
 
     @property
     def instance(self) -> Instance:

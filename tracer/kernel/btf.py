@@ -45,6 +45,7 @@ FIELDS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("marks_list",),
         ("inotify_data",),
         ("q_len",),
+        ("max_events",),
         ("notification_list",),
     ),
     "inotify_group_private_data": (("ucounts",),),

@@ -154,7 +154,12 @@ def _compare(kind: int, one: HeldFd, other: HeldFd) -> int:
 
 
 def can_compare_files() -> bool:
-    """False where kcmp is missing (CONFIG_KCMP) or a sandbox refuses it."""
+    """
+    False where kcmp is missing (CONFIG_KCMP) or a sandbox refuses it, or where /proc has other
+    numbers for processes than we have: it is of another pid namespace.
+    """
+    if os.readlink("/proc/self") != str(os.getpid()):
+        return False
     own = HeldFd(os.getpid(), 0)
     try:
         compare_files(own, own)

@@ -356,14 +356,16 @@ class _Output:
 def _captured_output() -> Iterator[_Output]:
     with tempfile.TemporaryFile() as file:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):
+            # None if it is closed
+            with suppress(AttributeError, OSError, ValueError):
                 stream.flush()
-        kept = [(target, os.dup(target)) for target in (1, 2)]
-        for target, _ in kept:
+        # a command that is started later gets what it would get without us
+        kept = [(target, os.dup(target), os.get_inheritable(target)) for target in (1, 2)]
+        for target, _, _ in kept:
             os.dup2(file.fileno(), target)
         try:
             yield _Output(file)
         finally:
-            for target, copy in kept:
-                os.dup2(copy, target)
+            for target, copy, is_inherited in kept:
+                os.dup2(copy, target, is_inherited)
                 os.close(copy)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from tracer.kernel.filesystem import mount_id
 
 # include/linux/sched.h
 _PF_KTHREAD = 0x00200000
@@ -18,11 +21,16 @@ _STATE, _PARENT, _SESSION, _FLAGS, _START_TIME = 0, 1, 3, 6, 19
 # proc(5), /proc/PID/mountinfo: the fields that NAMED groups take, the rest as it comes. The kernel
 # escapes only blanks, backslashes and '#': any other byte may be in a name.
 _MOUNT = re.compile(
-    rb"^[0-9]+ [0-9]+ (?P<major>[0-9]+):(?P<minor>[0-9]+) (?P<root>[^ \n]*) (?P<point>[^ \n]*) "
-    rb"[^\n]*? - (?P<kind>[^ \n]*) ",
+    rb"^(?P<id>[0-9]+) [0-9]+ (?P<major>[0-9]+):(?P<minor>[0-9]+) "
+    rb"(?P<root>[^ \n]*) (?P<point>[^ \n]*) "
+    rb"[^\n]*? - (?P<kind>[^ \n]*) (?:[^ \n]* (?P<options>[^\n]*))?",
     re.MULTILINE,
 )
+# ioctl_ns(2)
+_NS_GET_USERNS = 0xB701
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
+# it is gone; or /proc, mounted with hidepid=noaccess, lists it and does not let us in
+_NOT_SHOWN = (FileNotFoundError, ProcessLookupError, PermissionError)
 
 
 @dataclass(frozen=True)
@@ -50,13 +58,16 @@ class Mount(NamedTuple):
     One mount as a process sees it.
 
     `dev` is the kernel's dev_t of the filesystem, `kind` its type with a subtype (fuse.sshfs),
-    `root` the folder of it that is mounted, and `point` where.
+    `root` the folder of it that is mounted, and `point` where. `options` are those of an overlay as
+    the kernel writes them, with its escapes; of others they are left out.
     """
 
     dev: int
     kind: bytes
     root: bytes
     point: bytes
+    id: int = 0
+    options: bytes = b""
 
 
 def running_pids() -> list[int]:
@@ -65,13 +76,16 @@ def running_pids() -> list[int]:
 
 
 def shows_all_processes() -> bool:
-    """False if /proc is mounted with hidepid and leaves out the processes of others."""
-    return os.path.isdir("/proc/1")
+    """False if /proc is mounted with hidepid, and does not show the processes of others."""
+    # hidepid=noaccess lists their folders, which then cannot be opened
+    with suppress(*_NOT_SHOWN), _process_folder(1):
+        return True
+    return False
 
 
 def read_process(pid: int) -> ProcessFacts | None:
-    """What is known about a process; None if it is gone."""
-    with suppress(FileNotFoundError, ProcessLookupError), _process_folder(pid) as folder:
+    """What is known about a process; None if it is gone, or hidden from us."""
+    with suppress(*_NOT_SHOWN), _process_folder(pid) as folder:
         comm, fields = _split_stat(_content("stat", folder))
         uid = _EFFECTIVE_UID.search(_content("status", folder))
         if uid is None:
@@ -90,8 +104,8 @@ def read_process(pid: int) -> ProcessFacts | None:
 
 
 def holds_no_files(pid: int) -> bool:
-    """True of kernel threads, zombies and processes that are gone: nothing is missed there."""
-    with suppress(FileNotFoundError, ProcessLookupError), _process_folder(pid) as folder:
+    """True of kernel threads, zombies and processes that are not there for us."""
+    with suppress(*_NOT_SHOWN), _process_folder(pid) as folder:
         _, fields = _split_stat(_content("stat", folder))
         return fields[_STATE] in (b"Z", b"X") or bool(int(fields[_FLAGS]) & _PF_KTHREAD)
     return True
@@ -99,7 +113,7 @@ def holds_no_files(pid: int) -> bool:
 
 def is_stopped(pid: int) -> bool:
     """Whether a signal or a debugger keeps it from running; False if it is gone."""
-    with suppress(FileNotFoundError, ProcessLookupError), _process_folder(pid) as folder:
+    with suppress(*_NOT_SHOWN), _process_folder(pid) as folder:
         _, fields = _split_stat(_content("stat", folder))
         return fields[_STATE] in (b"T", b"t")
     return False
@@ -107,7 +121,7 @@ def is_stopped(pid: int) -> bool:
 
 def thread_group(tid: int) -> int | None:
     """The process that a thread belongs to, itself for a process; None if it is gone."""
-    with suppress(FileNotFoundError, ProcessLookupError), _process_folder(tid) as folder:
+    with suppress(*_NOT_SHOWN), _process_folder(tid) as folder:
         found = _THREAD_GROUP.search(_content("status", folder))
         return int(found.group(1)) if found else None
     return None
@@ -123,7 +137,7 @@ def user_namespace(pid: int) -> int | None:
 
 def birth_ticks(pid: int) -> int | None:
     """When the process began, in clock ticks since boot; None if it is gone."""
-    with suppress(FileNotFoundError, ProcessLookupError), _process_folder(pid) as folder:
+    with suppress(*_NOT_SHOWN), _process_folder(pid) as folder:
         return int(_split_stat(_content("stat", folder))[1][_START_TIME])
     return None
 
@@ -144,6 +158,42 @@ def root_folder(pid: int) -> bytes:
     Raises OSError if it is gone or may not be looked into.
     """
     return os.readlink(b"/proc/%d/root" % pid)
+
+
+def root_mount(pid: int) -> int:
+    """
+    The mount that the root of a process is on, as mountinfo numbers them; 0 if it is not told.
+
+    Nothing is asked of the filesystem. Raises OSError if the process is gone or may not be looked
+    into.
+    """
+    root = os.open(b"/proc/%d/root" % pid, os.O_PATH | os.O_CLOEXEC)
+    try:
+        return mount_id(root)
+    finally:
+        os.close(root)
+
+
+def owner_of_mounts(pid: int) -> int | None:
+    """
+    The inode number of the user namespace with all rights in the mount namespace of a process.
+
+    None if it cannot be told, or is neither ours nor made below ours.
+    """
+    try:
+        mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        owner = fcntl.ioctl(mounts, _NS_GET_USERNS)
+    except OSError:
+        return None
+    finally:
+        os.close(mounts)
+    try:
+        return os.fstat(owner).st_ino
+    finally:
+        os.close(owner)
 
 
 def threads(pid: int) -> list[int]:
@@ -172,6 +222,8 @@ def parse_mounts(table: bytes) -> list[Mount]:
             unescaped(line["kind"]),
             unescaped(line["root"]),
             unescaped(line["point"]),
+            int(line["id"]),
+            line["options"] or b"" if line["kind"] == b"overlay" else b"",
         )
         for line in _MOUNT.finditer(table)
     ]

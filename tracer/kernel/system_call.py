@@ -27,6 +27,14 @@ OPEN_BY_HANDLE_AT = {
     "ppc64le": 346,
     "s390x": 336,
 }
+STATX = {
+    "x86_64": 332,
+    "aarch64": 291,
+    "riscv64": 291,
+    "loongarch64": 291,
+    "ppc64le": 383,
+    "s390x": 379,
+}
 # since Linux 5.6
 OPENAT2 = dict.fromkeys(KCMP, 437)
 # enum bpf_cmd, include/uapi/linux/bpf.h

@@ -21,6 +21,11 @@ POD_CGROUP = re.compile(
     + POD_UID
     + rb")(?P<end>\.slice)?(?=[/:]|$)"
 )
+# The same of the cgroupfs driver from a cgroup namespace that is itself below kubepods: where that
+# is left out, so may the class be
+_POD_BESIDE = re.compile(
+    rb"(?:/\.\.)+(?:/(?P<qos>burstable|besteffort))?/pod(?P<uid>" + POD_UID + rb")(?=/|$)"
+)
 _GUARANTEED = "guaranteed"
 # What runtimes name cgroups by: runc's libcontainer/cgroups/systemd (prefix-id.scope), containerd's
 # internal/cri/server (slice:cri-containerd:id, which is a folder where runc was not told of
@@ -40,10 +45,12 @@ _BARE = re.compile(rb"[0-9a-f]{64}")
 # lxc.container.conf(5), also of versions before 4
 _LXC = re.compile(rb"lxc\.payload\.(?P<name>.+)")
 _LXC_FOLDERS = (b"lxc", b"lxc.payload")
-# systemd-nspawn(1) with --keep-unit, and as systemd-machined registers it; libvirt's virtual
-# machines are registered too
-_NSPAWN = re.compile(
-    rb"(?:systemd-nspawn@(?P<unit>.+)\.service|machine-(?!qemu\\x2d)(?P<name>.+)\.scope)"
+# systemd-nspawn(1) with --keep-unit, and as systemd-machined registers it
+_NSPAWN = re.compile(rb"(?:systemd-nspawn@(?P<unit>.+)\.service|machine-(?P<name>.+)\.scope)")
+# what libvirt registers there, with its driver first (src/util/virsystemd.c): qemu and ch are for
+# virtual machines. Without systemd it makes a folder by itself (src/util/vircgroup.c)
+_LIBVIRT = re.compile(
+    rb"machine-(?P<scope>(?P<by>lxc|qemu|ch(?=\\x2d[0-9]))\\x2d.+)\.scope|(?P<name>.+)\.libvirt-lxc"
 )
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 # the types of systemd.unit(5) that have processes
@@ -60,11 +67,11 @@ class Belonging(NamedTuple):
     What a cgroup is of, each None if it is of none.
 
     `cgroup` is the path that tells it, as /proc/PID/cgroup has it; `container` an id (64 digits of
-    a hash) or, with LXC and systemd-nspawn, a name, and `runtime` what made it, if the path says
-    so. `pod` is a uid with dashes, `qos` "guaranteed", "burstable" or "besteffort". `unit` is the
-    systemd unit that the system's manager knows, or the user's manager below user@UID.service; no
-    slice. Names are as their makers chose them: any bytes, those that are not UTF-8 as
-    surrogateescape has them.
+    a hash) or, with LXC, libvirt and systemd-nspawn, a name, and `runtime` what made it, if the
+    path says so. `pod` is a uid with dashes, `qos` "guaranteed", "burstable" or "besteffort", None
+    too if the path of a pod does not say. `unit` is the systemd unit that the system's manager
+    knows, or the user's manager below user@UID.service; no slice. Names are as their makers chose
+    them: any bytes, those that are not UTF-8 as surrogateescape has them.
     """
 
     cgroup: bytes
@@ -73,6 +80,11 @@ class Belonging(NamedTuple):
     pod: str | None
     qos: str | None
     unit: str | None
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the cgroup is: only processes that have ended are left in it."""
+        return self.cgroup.endswith(_REMOVED)
 
 
 @lru_cache(maxsize=4096)
@@ -85,18 +97,23 @@ def belonging(cgroup: bytes) -> Belonging:
     """
     path = cgroup[: -len(_REMOVED)] if cgroup.endswith(_REMOVED) else cgroup
     pods = list(POD_CGROUP.finditer(path))
-    pod = pods[-1] if pods else None
+    pod = pods[-1] if pods else _POD_BESIDE.match(path)
     inside = path[pod.end("uid") :] if pod else path
     container, runtime = _container(inside.split(b"/"))
-    qos = pod and (pod["qos"].decode() if pod["qos"] else _GUARANTEED)
     return Belonging(
         cgroup=cgroup,
         container=container,
         runtime=runtime,
         pod=uid_text(pod["uid"]) if pod else None,
-        qos=qos,
+        qos=_qos(pod) if pod else None,
         unit=_unit([part for part in path.split(b"/") if part not in (b"", _UNSHIFTED)]),
     )
+
+
+def _qos(pod: re.Match[bytes]) -> str | None:
+    if pod["qos"]:
+        return pod["qos"].decode()
+    return _GUARANTEED if pod.re is POD_CGROUP else None
 
 
 def uid_text(uid: bytes) -> str:
@@ -158,6 +175,9 @@ def _containers_at(above: bytes, part: bytes) -> Iterator[tuple[str, str | None]
         yield os.fsdecode(part), "lxc"
     elif lxc := _LXC.fullmatch(part):
         yield os.fsdecode(lxc["name"]), "lxc"
+    elif libvirt := _LIBVIRT.fullmatch(part):
+        if libvirt["by"] in (None, b"lxc"):
+            yield os.fsdecode(_unescaped(libvirt["scope"] or libvirt["name"])), "libvirt-lxc"
     elif nspawn := _NSPAWN.fullmatch(part):
         yield os.fsdecode(_unescaped(nspawn["unit"] or nspawn["name"])), "systemd-nspawn"
 

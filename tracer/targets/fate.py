@@ -9,9 +9,10 @@ from typing import NamedTuple
 from tracer.core.events import Process
 from tracer.core.walk import Inode
 from tracer.kernel.inodes import InodeState
+from tracer.targets.containers import POD_CGROUP
 from tracer.targets.mounts import LOCAL_KINDS, Mounts
 from tracer.targets.path import Paths, Sight
-from tracer.targets.pods import pod_folder
+from tracer.targets.pods import Pods, pod_folder, pod_uid_in
 
 _CGROUPS = frozenset((b"cgroup", b"cgroup2"))
 # fs/kernfs/inode.c, fs/proc: the links of a folder there are not counted down when it is removed
@@ -46,12 +47,14 @@ class Fates:
     """
     The fates at one moment: use one for each report, and its `paths` for the states of paths.
 
-    `state_of` tells what the kernel has of an inode. Paths are looked up once, mount tables are
-    read once, and a process that ended meanwhile counts as it was when first asked for.
+    `state_of` tells what the kernel has of an inode, `pods` which exist. Paths are looked up once,
+    mount tables are read once, and a process that ended meanwhile counts as it was when first asked
+    for.
     """
 
-    def __init__(self, state_of: Callable[[Inode], InodeState]) -> None:
-        self._state_of = state_of
+    def __init__(self, state_of: Callable[[Inode], InodeState], pods: Pods | None = None) -> None:
+        self.state_of = state_of
+        self._pods = pods or Pods()
         self._mounts = Mounts()
         self.paths = Paths(self._mounts)
 
@@ -91,7 +94,7 @@ class Fates:
         if not is_mounted and self._mounts.are_all_known():
             return Fate.UNMOUNTED
         # the links of others are what a server says
-        state = self._state_of(inode)
+        state = self.state_of(inode)
         if state is InodeState.DELETED and self._mounts.kind(inode.dev) in LOCAL_KINDS:
             return Fate.DELETED
         is_visible = self._is_visible(inode.dev, processes)
@@ -126,12 +129,21 @@ class Fates:
 
     def _lost_its_pod(self, viewer: Process, path: bytes) -> bool:
         folder = pod_folder(path)
-        if folder is None:
+        if folder is None or not self._is_removed(viewer, folder):
             return False
-        pod = self.paths.sight(viewer, folder)
-        pods = self.paths.sight(viewer, folder[: folder.rfind(b"/")])
+        exists = self._pods.exists(pod_uid_in(path) or "")
+        # that of a job which has ended has no cgroup any more: the folder is what goes last
+        return exists is False or (exists is None and not POD_CGROUP.search(folder))
+
+    def _is_removed(self, viewer: Process, folder: bytes) -> bool:
+        """Whether it is not there, and the one that it was in is."""
+        sight = self.paths.sight(viewer, folder)
+        above = self.paths.sight(viewer, folder[: folder.rfind(b"/")])
         return (
-            pod is not None and pod.target is None and pods is not None and pods.target is not None
+            sight is not None
+            and sight.target is None
+            and above is not None
+            and above.target is not None
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from tracer.core.events import Process
@@ -17,6 +17,8 @@ from tracer.targets.path import Paths, Scene
 OWN_DEVICES = frozenset((b"bcachefs", b"btrfs", b"overlay"))
 # Folders are mounted in many places by containers; one path is enough.
 _POINTS_MAX = 16
+# limits.h, with the byte that ends a path: no call takes a longer one
+_PATH_MAX = 4096
 
 # a key for it, a name in a folder, and the inode that should have it
 Entry = tuple[int, bytes, Inode]
@@ -107,10 +109,13 @@ class Joined:
             return
         above, before = at.rstrip(b"/") + b"/", folder.rstrip(b"/") + b"/"
         # one that is gone, is of another kind by now, or may not be looked into
-        with suppress(OSError), self._paths.folder(process, folder) as opened:
+        with suppress(OSError), self._paths.names(process, folder) as status_of:
             for key, name, inode in entries:
-                if _leads_to(opened, name, above + name, inode, scene.table):
-                    yield key, folder if name == b"." else before + name
+                path = folder if name == b"." else before + name
+                if len(path) < _PATH_MAX and _leads_to(
+                    status_of, name, above + name, inode, scene.table
+                ):
+                    yield key, path
 
 
 def _split(scene: Scene, at: bytes) -> tuple[bytes, bytes]:
@@ -141,12 +146,18 @@ def _next_end(path: bytes, end: int) -> int:
     return after if after >= 0 else len(path)
 
 
-def _leads_to(folder: int, name: bytes, at: bytes, inode: Inode, table: MountTable) -> bool:
+def _leads_to(
+    status_of: Callable[[bytes], os.stat_result],
+    name: bytes,
+    at: bytes,
+    inode: Inode,
+    table: MountTable,
+) -> bool:
     """Whether a name in a folder is that inode; one is not asked for that others have to tell."""
     if table.leads_away(at):
         return False
     try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        found = status_of(name)
     except OSError:
         return False
     return found.st_ino == inode.ino and is_on(found, inode.dev, at, table)
@@ -154,7 +165,11 @@ def _leads_to(folder: int, name: bytes, at: bytes, inode: Inode, table: MountTab
 
 def is_on(found: os.stat_result, dev: int, at: bytes, table: MountTable) -> bool:
     """Whether what was found at a path of the table is on that filesystem."""
-    if kernel_device(found) == dev:
+    device = kernel_device(found)
+    if device == dev:
         return True
+    # one that is mounted somewhere is none of those which only stat(2) shows
+    if device in table.kinds:
+        return False
     mounts = table.mounts_at(at)
     return bool(mounts) and mounts[-1].dev == dev and mounts[-1].kind in OWN_DEVICES

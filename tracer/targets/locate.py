@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from tracer.core.events import Process
 from tracer.core.walk import Inode
+from tracer.kernel.fdinfo import HeldFd, read_watches
 from tracer.kernel.inodes import Dentries, DentryNames, InodeState
 from tracer.targets.by_handle import ByHandle, Opened, Wanted
 from tracer.targets.joined import Joined
 from tracer.targets.mounts import Mounts, Vantage
 from tracer.targets.path import Paths
 from tracer.targets.search import Search
+from tracer.targets.searched import Searched
 
 # Each is kept until its path is known: a million at once would take a gigabyte.
 _PORTION = 16_384
@@ -41,10 +44,15 @@ class How(str, enum.Enum):
 
 
 class Location(NamedTuple):
-    """A path as who holds the watch sees it, in its mount namespace and below its root."""
+    """
+    A path as who holds the watch sees it, in its mount namespace and below its root.
+
+    `viewer` is the first of its holders, unless only another one sees it at all.
+    """
 
     path: bytes | None
     how: How
+    viewer: Process | None = None
 
 
 class Sought(NamedTuple):
@@ -72,8 +80,8 @@ class Locator:
     The paths at one moment: use one for each report. Not for several threads.
 
     `names_of` tells what the kernel has in memory, `state_of` what was deleted, and is not searched
-    for. A way for which there are no privileges is left out. What is searched for (unless
-    `searches` is False) is only found if that takes neither long nor very many folders.
+    for. A way for which there are no privileges is left out. What is searched for is only found if
+    that takes neither long nor very many folders; `searched` is what earlier reports know of it.
     """
 
     def __init__(
@@ -82,9 +90,10 @@ class Locator:
         paths: Paths | None = None,
         *,
         state_of: Callable[[Inode], InodeState] = lambda _: InodeState.UNKNOWN,
-        searches: bool = True,
+        searched: Searched | None = None,
     ) -> None:
-        self._searches = searches
+        self._searched = searched or Searched()
+        self._searched.begin()
         self._names_of = names_of
         self._state_of = state_of
         self._paths = paths or Paths(Mounts())
@@ -120,7 +129,7 @@ class Locator:
             for process in self._seeing(sought):
                 path = self._as_passed(process, sought.traced, sought.inode)
                 if path is not None:
-                    yield key, Location(path, How.TRACED)
+                    yield key, Location(path, How.TRACED, process)
                     break
 
     def _as_passed(self, process: Process, path: bytes, inode: Inode) -> bytes | None:
@@ -129,7 +138,10 @@ class Locator:
         if path.startswith(b"/"):
             return path
         scene, sight = self._paths.scene(process), self._paths.sight(process, path)
-        return None if scene is None or sight is None else scene.inside(sight.at)
+        # of a link that is watched itself, it tells where that leads
+        if scene is None or sight is None or sight.target != inode.target:
+            return None
+        return scene.inside(sight.at)
 
     def _by_names(self, left: _Left) -> _Found:
         known = {key: sought for key, sought in left.items() if sought.inode.address}
@@ -140,9 +152,10 @@ class Locator:
                 for key, process in viewers
                 if (name := names[key]) is not None
             ]
+            viewer = dict(viewers)
             for key, path in self._joined.find(named):
                 del known[key]
-                yield key, Location(path, How.DENTRY)
+                yield key, Location(path, How.DENTRY, viewer[key])
 
     def _names(self, inodes: Sequence[Inode]) -> Sequence[DentryNames | None]:
         if self._names_of is None:
@@ -159,21 +172,41 @@ class Locator:
                     Wanted(key, process, _opened(left[key]), left[key].inode)
                     for key, process in viewers
                 ]
+                viewer = dict(viewers)
                 for key, path, in_layer in handles.find(wanted):
                     del left[key]
-                    yield key, Location(path, How.OVERLAY if in_layer else How.HANDLE)
+                    how = How.OVERLAY if in_layer else How.HANDLE
+                    yield key, Location(path, how, viewer[key])
 
     def _by_search(self, left: _Left) -> _Found:
-        if not self._searches:
-            return
         wanted = {
             key: (seeing[0], sought.inode)
             for key, sought in left.items()
             if (seeing := self._seeing(sought))
             and self._state_of(sought.inode) is not InodeState.DELETED
         }
-        for key, path in self._search.find(wanted):
-            yield key, Location(path, How.SEARCH)
+        found = dict(self._searched.find(wanted, self._search, self._paths, self._joined))
+        watched: dict[HeldFd, frozenset[tuple[int, int, int]]] = {}
+        for key, path in found.items():
+            if self._has_its_number(left[key], watched):
+                viewer, _ = wanted[key]
+                yield key, Location(path, How.SEARCH, viewer)
+
+    def _has_its_number(
+        self, sought: Sought, watched: dict[HeldFd, frozenset[tuple[int, int, int]]]
+    ) -> bool:
+        """
+        Whether what was found by its number is what is watched: once deleted, others get that.
+
+        `watched` is what fdinfo says since then, and is asked where the kernel does not tell.
+        """
+        state = self._state_of(sought.inode)
+        if state is not InodeState.UNKNOWN:
+            return state is InodeState.LINKED
+        held = HeldFd(sought.holders[0].pid, sought.fd)
+        if held not in watched:
+            watched[held] = _watched(held)
+        return (sought.wd, *sought.inode.target) in watched[held]
 
     def _viewings(self, left: _Left) -> Iterator[list[tuple[int, Process]]]:
         """By whom to look for what is left: first by one of the holders of each, then by others."""
@@ -203,6 +236,13 @@ class Locator:
             if scene is not None:
                 viewers.setdefault(scene.vantage, process)
         return tuple(viewers.values())
+
+
+def _watched(held: HeldFd) -> frozenset[tuple[int, int, int]]:
+    """The watches of an instance by wd, device and number; none if it cannot be read any more."""
+    with suppress(OSError):
+        return frozenset((one.wd, one.dev, one.ino) for one in read_watches(*held) or ())
+    return frozenset()
 
 
 def _opened(sought: Sought) -> Opened:

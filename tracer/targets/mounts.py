@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
@@ -14,11 +14,16 @@ from tracer.kernel.procfs import (
     Mount,
     mount_namespace,
     mounts_of,
+    owner_of_mounts,
     root_folder,
+    root_mount,
     running_pids,
     shows_all_processes,
     threads,
+    user_namespace,
 )
+from tracer.targets.internal_files import internal_files
+from tracer.targets.layer_paths import layers_in, prefixes
 
 # The kinds of which the kernel can tell by itself whether a name exists. With any other, one that
 # is not known here too, it may ask a server, or a program, and wait for the answer for ever; autofs
@@ -30,29 +35,58 @@ LOCAL_KINDS = frozenset(
     b"resctrl romfs rootfs securityfs selinuxfs smackfs squashfs sysfs tmpfs tracefs ubifs udf "
     b"vfat xfs zfs zonefs".split()
 )
+# Local as long as its layers are: it asks them.
+_OVERLAY = b"overlay"
+# A layer given by a path through one of those may be anything.
+_LEADING_ELSEWHERE = frozenset((b"devtmpfs", b"proc"))
 # How many roots of one namespace are looked from if no process there has the one of all.
 _ROOTS_MAX = 64
+# What the kernel writes after a root that was deleted: dentry_path() in fs/d_path.c. No other path
+# that it writes has two slashes.
+_DELETED = b"//deleted"
 _NAMESPACE_NAME = re.compile(rb"mnt:\[([0-9]+)\]")
 
 
 class Vantage(NamedTuple):
-    """From where a process sees files: its mount namespace, and its root there."""
+    """
+    From where a process sees files: its mount namespace, and its root there.
+
+    `mount` is what the root is on: one that was unmounted, or mounted over, has the name of another
+    root.
+    """
 
     namespace: int
     root: bytes
+    mount: int
 
 
 class MountTable:
-    """What is mounted where. `kinds` has the type of each filesystem by the kernel's dev_t."""
+    """
+    What is mounted where. `kinds` has the type of each filesystem by the kernel's dev_t.
 
-    def __init__(self, mounts: Iterable[Mount]) -> None:
+    `is_plain` says of an overlay whether it is known to have only local layers. One that is not
+    counts as no local filesystem; but of it can be asked what the kernel has in memory.
+    """
+
+    def __init__(
+        self, mounts: Iterable[Mount], is_plain: Callable[[int], bool] = lambda dev: False
+    ) -> None:
+        self._is_plain = is_plain
+        self._by_id: dict[int, Mount] = {}
+        self._overlays: dict[int, bytes] = {}
         self.kinds: dict[int, bytes] = {}
         self.kept_namespaces: set[int] = set()
         self._points: dict[tuple[int, bytes], list[bytes]] = defaultdict(list)
+        self._deleted: dict[int, list[bytes]] = defaultdict(list)
         self._at: dict[bytes, list[Mount]] = defaultdict(list)
         for mount in mounts:
+            self._by_id[mount.id] = mount
+            if mount.kind == _OVERLAY:
+                self._overlays[mount.dev] = mount.options
             self.kinds[mount.dev] = mount.kind
             self._points[mount.dev, mount.root].append(mount.point)
+            if mount.root.endswith(_DELETED):
+                self._deleted[mount.dev].append(mount.point)
             self._at[mount.point].append(mount)
             # namespaces(7): one that is bind mounted lives on without a process
             if mount.kind == b"nsfs" and (name := _NAMESPACE_NAME.fullmatch(mount.root)):
@@ -72,13 +106,25 @@ class MountTable:
 
     def all_points(self, dev: int) -> list[bytes]:
         """Where anything of a filesystem is mounted, first what shows most of it."""
-        roots = sorted((root for each, root in self._points if each == dev), key=len)
+        roots = sorted(self._roots.get(dev, ()), key=len)
         return [point for root in roots for point in self._points[dev, root]]
+
+    def deleted_points(self, dev: int) -> list[bytes]:
+        """Where files of a filesystem are mounted that were deleted, or replaced by others."""
+        return self._deleted.get(dev, [])
+
+    def is_point(self, path: bytes) -> bool:
+        """Whether something is mounted just there."""
+        return path in self._at
 
     def is_local(self, path: bytes) -> bool:
         """Whether the filesystem that this path is on is known, and no other than a local one."""
         mounts = self.mounts_at(path)
-        return bool(mounts) and all(mount.kind in LOCAL_KINDS for mount in mounts)
+        return bool(mounts) and all(map(self._never_waits, mounts))
+
+    def by_id(self, number: int) -> Mount | None:
+        """The mount with this number; None if it is not here."""
+        return self._by_id.get(number)
 
     def leads_away(self, point: bytes) -> bool:
         """Whether something is mounted just there that is not local."""
@@ -88,9 +134,52 @@ class MountTable:
         """Whether neither a path without links and dots leads away, nor any that it begins with."""
         return not (path + b"/").startswith(self._away)
 
+    def may_be_in_memory(self, path: bytes) -> bool:
+        """Whether such a path goes over nothing that is not local, but for overlays."""
+        mounts = self.mounts_at(path)
+        are_known = bool(mounts) and all(mount.kind in LOCAL_KINDS for mount in mounts)
+        return are_known and not (path + b"/").startswith(self._remote)
+
+    def has_local_layers(self, dev: int) -> bool:
+        """Whether an overlay is here, and all layers that it is said to have are local here."""
+        layers = layers_in(self._overlays.get(dev, b""))
+        return bool(layers) and all(self._is_local_layer(dev, layer) for layer in layers)
+
+    def _is_local_layer(self, dev: int, path: bytes) -> bool:
+        names = path.split(b"/")
+        # from where a relative path was, and what a backslash is for, is not told
+        if names[0] or b".." in names or b"\\" in path:
+            return False
+        at = b"".join(b"/" + name for name in names if name not in (b"", b"."))
+        # an overlay may be mounted over one of its layers, and is none itself
+        over = [
+            mount for point in prefixes(at) for mount in self._at.get(point, ()) if mount.dev != dev
+        ]
+        is_local = bool(over) and all(map(self._never_waits, over))
+        return is_local and over[-1].kind not in _LEADING_ELSEWHERE
+
+    def _never_waits(self, mount: Mount) -> bool:
+        return mount.kind in LOCAL_KINDS and (mount.kind != _OVERLAY or self._is_plain(mount.dev))
+
+    @cached_property
+    def _roots(self) -> dict[int, list[bytes]]:
+        """Which folders of each filesystem are mounted."""
+        roots: dict[int, list[bytes]] = defaultdict(list)
+        for dev, root in self._points:
+            roots[dev].append(root)
+        return roots
+
     @cached_property
     def _away(self) -> tuple[bytes, ...]:
         return tuple(point.rstrip(b"/") + b"/" for point in self._at if self.leads_away(point))
+
+    @cached_property
+    def _remote(self) -> tuple[bytes, ...]:
+        return tuple(
+            point.rstrip(b"/") + b"/"
+            for point, mounts in self._at.items()
+            if any(mount.kind not in LOCAL_KINDS for mount in mounts)
+        )
 
 
 class Mounts:
@@ -98,7 +187,13 @@ class Mounts:
 
     def __init__(self) -> None:
         self._vantages: dict[int, Vantage | None] = {}
+        self._seers: dict[int, int] = {}
         self._tables: dict[Vantage, MountTable] = {}
+        # by the namespace, with a process or thread that sees all of it
+        self._whole: dict[int, tuple[MountTable, int]] = {}
+        self._plain: dict[int, bool] = {}
+        self._owners: dict[int, int | None] = {}
+        self._own_users = user_namespace(os.getpid()) or -1
         self._kinds: dict[int, bytes] = {}
         self._mounted: dict[int, bool] = {}
         self._visible: dict[tuple[int, int], bool | None] = {}
@@ -114,14 +209,18 @@ class Mounts:
             self._vantages[pid] = self._read_vantage(pid)
         return self._vantages[pid]
 
+    def seer(self, pid: int) -> int:
+        """By whom to look for a process: one of its threads, if the first has ended."""
+        self.vantage(pid)
+        return self._seers.get(pid, pid)
+
     def scene(self, pid: int, vantage: Vantage) -> tuple[MountTable, bytes]:
         """A table for the paths that a process sees, and what to put before them to look in it."""
         if vantage.root != b"/":
-            top = vantage._replace(root=b"/")
             # proc(5) leaves out what a root that was changed is on, unless it is mounted just there
             self._read_all()
-            if top in self._tables:
-                return self._tables[top], vantage.root
+            if vantage.namespace in self._whole:
+                return self._whole[vantage.namespace][0], vantage.root
         return self._table(pid, vantage) or MountTable(()), b""
 
     def is_mounted(self, dev: int, pid: int) -> bool:
@@ -146,7 +245,7 @@ class Mounts:
     def is_internal(self, dev: int) -> bool:
         """Whether it is one of the kernel's own: pipes, sockets, memory files, namespaces."""
         if self._internal is None:
-            self._internal = _internal_devices()
+            self._internal = frozenset(map(kernel_device, internal_files()))
         return dev in self._internal
 
     def kind(self, dev: int) -> bytes | None:
@@ -185,7 +284,8 @@ class Mounts:
         table, _ = self.scene(tid, vantage)
         if dev in table.kinds:
             return True
-        is_whole = vantage._replace(root=b"/") in self._tables
+        # where a root is that is mounted nowhere, not even this shows
+        is_whole = vantage.namespace in self._whole and table.by_id(vantage.mount) is not None
         return False if is_whole else None
 
     def _read_all(self) -> None:
@@ -199,16 +299,23 @@ class Mounts:
                 pids[vantage].append(pid)
             elif pid in self._refused:
                 # its namespace has no name for us, but may be another than all that have
-                pids[Vantage(-pid, b"/")].append(pid)
-        for vantage in _needed(pids):
-            is_read = any(self._table(pid, vantage) is not None for pid in pids[vantage])
-            self._is_partial |= is_read and vantage.root != b"/"
+                pids[Vantage(-pid, b"/", 0)].append(pid)
+        for namespace, vantages in _by_namespace(pids).items():
+            is_read = False
+            for vantage in vantages:
+                if namespace not in self._whole:
+                    is_read |= any(self._table(pid, vantage) is not None for pid in pids[vantage])
+            is_partial = namespace > 0 and namespace not in self._whole
+            self._is_partial |= is_read and is_partial
 
     def _table(self, pid: int, vantage: Vantage) -> MountTable | None:
         if vantage not in self._tables:
             try:
-                table = self._tables[vantage] = MountTable(mounts_of(pid))
+                table = MountTable(mounts_of(self.seer(pid)), self._is_plain)
+                self._tables[vantage] = table
                 self._kinds.update(table.kinds)
+                if vantage.root == b"/" and table.by_id(vantage.mount) is not None:
+                    self._whole.setdefault(vantage.namespace, (table, self.seer(pid)))
             except PermissionError:
                 self._is_partial = True
             except OSError:
@@ -218,44 +325,64 @@ class Mounts:
 
     def _read_vantage(self, pid: int) -> Vantage | None:
         try:
-            return Vantage(mount_namespace(pid), root_folder(pid))
+            return _vantage(pid)
         except PermissionError:
             self._refused.add(pid)
         except OSError:
-            # it has ended
-            pass
+            # it has ended, or its first thread has, and the others see as before
+            for tid in threads(pid):
+                with suppress(OSError):
+                    vantage = _vantage(tid)
+                    self._seers[pid] = tid
+                    return vantage
         return None
 
+    def _is_plain(self, dev: int) -> bool:
+        """Whether an overlay has only local layers; False if that cannot be told."""
+        if dev not in self._plain:
+            # of those that are said to be made of each other
+            self._plain[dev] = False
+            self._plain[dev] = self._has_local_layers(dev)
+        return self._plain[dev]
 
-def _needed(vantages: Iterable[Vantage]) -> Iterator[Vantage]:
-    """Those from which all can be seen: where one sees the whole namespace, no others of it."""
-    roots: dict[int, list[bytes]] = defaultdict(list)
-    for vantage in vantages:
-        roots[vantage.namespace].append(vantage.root)
-    for namespace, all_roots in roots.items():
-        for root in [b"/"] if b"/" in all_roots else sorted(all_roots)[:_ROOTS_MAX]:
-            yield Vantage(namespace, root)
+    def _has_local_layers(self, dev: int) -> bool:
+        own = self.vantage(os.getpid())
+        table = self._table(os.getpid(), own) if own else None
+        root = table.by_id(own.mount) if own and table else None
+        # what waits there has us wait anyway
+        if root is not None and root.dev == dev:
+            return True
+        if any(table.has_local_layers(dev) for table in self._trusted()):
+            return True
+        self._read_all()
+        return any(table.has_local_layers(dev) for table in self._trusted())
+
+    def _trusted(self) -> Iterator[MountTable]:
+        """
+        Those read so far of which we believe what they say of layers.
+
+        Not those of users who can mount what they like: a path that was a layer may have become
+        another's.
+        """
+        own = self.vantage(os.getpid())
+        for namespace, (table, pid) in list(self._whole.items()):
+            if namespace not in self._owners:
+                self._owners[namespace] = owner_of_mounts(pid)
+            is_own = own is not None and own.namespace == namespace
+            if is_own or self._owners[namespace] == self._own_users:
+                yield table
 
 
-def _internal_devices() -> frozenset[int]:
-    """The filesystems without a mount that a link in /proc/PID/fd or ns may lead to."""
-    made: list[Callable[[], Iterable[int]]] = [
-        os.pipe,
-        lambda: (os.memfd_create("inotrace"),),
-        lambda: (socket.socket(socket.AF_UNIX).detach(),),
-        lambda: (os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC),),
-    ]
-    return frozenset(device for make in made for device in _devices_of(make))
+def _vantage(pid: int) -> Vantage:
+    return Vantage(mount_namespace(pid), root_folder(pid), root_mount(pid))
 
 
-def _devices_of(make: Callable[[], Iterable[int]]) -> list[int]:
-    try:
-        fds = list(make())
-    except OSError:
-        return []
-    found = [kernel_device(os.fstat(fd)) for fd in fds]
-    for fd in fds:
-        os.close(fd)
+def _by_namespace(vantages: Iterable[Vantage]) -> dict[int, list[Vantage]]:
+    """From where to look at each, first from what may be the root of all."""
+    found: dict[int, list[Vantage]] = defaultdict(list)
+    for vantage in sorted(vantages, key=lambda one: one.root):
+        if len(found[vantage.namespace]) < _ROOTS_MAX:
+            found[vantage.namespace].append(vantage)
     return found
 
 

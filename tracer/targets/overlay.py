@@ -10,15 +10,19 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
 from typing import NamedTuple
 
 from tracer.core.events import Process
 from tracer.kernel.fdinfo import Handle
-from tracer.kernel.procfs import birth_ticks, unescaped
+from tracer.kernel.filesystem import filesystem_uuid, mount_id
+from tracer.kernel.procfs import unescaped
+from tracer.targets.folders import Folders
 from tracer.targets.mounts import Vantage
 from tracer.targets.path import Paths, Scene
+from tracer.targets.processes import process_of
 
 KIND = b"overlay"
 
@@ -29,8 +33,8 @@ _HEAD = struct.Struct("=BBBBB16s")
 _VERSION, _MAGIC = 0, 0xFB
 # OVL_FH_FLAG_BIG_ENDIAN, OVL_FH_FLAG_ANY_ENDIAN
 _BIG_ENDIAN, _ANY_ENDIAN = 0x01, 0x02
+_NO_UUID = bytes(16)
 _LAYERS_MAX = 512
-_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 # proc(5): the last field has the options of the filesystem
 _MOUNT = re.compile(
     rb"^[0-9]+ [0-9]+ ([0-9]+):([0-9]+) [^\n]*? - overlay [^ \n]* ([^ \n]*)$", re.MULTILINE
@@ -41,66 +45,126 @@ _LAYER = re.compile(rb"((?:[^:\\]|\\.)+)", re.DOTALL)
 _PROTECTED = re.compile(rb"\\(.)", re.DOTALL)
 
 
-class Layer(NamedTuple):
-    """A folder that an overlay shows, open to ask for handles; `path` is the kernel's for it."""
+class RealHandle(NamedTuple):
+    """The handle of a file in a layer, and the UUID of its filesystem; zeros if that has none."""
 
-    folder: int
+    handle: Handle
+    uuid: bytes
+
+
+class Ground(NamedTuple):
+    """
+    The layers of an overlay that are on one mount, by the kernel's paths of them: `tops`.
+
+    `viewer` sees one of them at `path`. `dev` is that of stat(2), `uuid` None if it is not known.
+    """
+
+    viewer: Process
+    vantage: Vantage
     path: bytes
+    dev: int
+    uuid: bytes | None
+    tops: list[bytes]
+
+    def below(self, name: bytes) -> Iterator[bytes]:
+        """Where the overlay may have what has this path."""
+        for top in (top.rstrip(b"/") for top in self.tops):
+            if (name + b"/").startswith(top + b"/"):
+                yield name[len(top) :]
 
 
-class Layers:
-    """The layers of overlays, opened once; they stay open until `close`."""
+class Layers(NamedTuple):
+    """What we can look into of the layers of one overlay, and whether those `are_all`."""
 
-    def __init__(self, paths: Paths) -> None:
+    grounds: Sequence[Ground]
+    are_all: bool
+
+    def that_may_have(self, real: RealHandle) -> Sequence[Ground]:
+        """Those that a handle may be of; none if it may be of others too."""
+        grounds = self.grounds
+        if real.uuid != _NO_UUID:
+            same = [ground for ground in grounds if ground.uuid == real.uuid]
+            if same:
+                return same
+            grounds = [ground for ground in grounds if ground.uuid is None]
+        return grounds if self.are_all else ()
+
+
+class Overlays:
+    """What overlays are made of; each is looked for once, and some are open in `folders`."""
+
+    def __init__(self, paths: Paths, folders: Folders) -> None:
         self._paths = paths
-        self._open: dict[tuple[Vantage, int], list[Layer]] = {}
-        self._closing = ExitStack()
+        self._folders = folders
+        self._known: dict[tuple[Vantage, int], Layers] = {}
 
-    def close(self) -> None:
-        self._open.clear()
-        self._closing.close()
-
-    def of(self, process: Process, scene: Scene, dev: int) -> list[Layer]:
-        """Those of an overlay that a process sees, the upper first; as far as we can find them."""
+    def of(self, process: Process, scene: Scene, dev: int) -> Layers:
+        """The layers of an overlay that a process sees."""
         key = scene.vantage, dev
-        if key not in self._open:
-            self._open[key] = list(self._opened(process, dev))
-        return self._open[key]
+        if key not in self._known:
+            self._known[key] = self._layers(process, dev)
+        return self._known[key]
 
-    def _opened(self, process: Process, dev: int) -> Iterator[Layer]:
+    def folder(self, ground: Ground) -> int | None:
+        """To ask for handles, until the next is asked for; None if it is not there any more."""
+        folder = self._folders.of(ground.viewer, ground.vantage, ground.path)
+        is_there = folder is not None and folder.found.st_dev == ground.dev
+        return folder.file if folder is not None and is_there else None
+
+    def _layers(self, process: Process, dev: int) -> Layers:
         # it was mounted by who sees its layers, which is seldom who sees it
-        own = Process(os.getpid(), (birth_ticks(os.getpid()) or 0) * _TICK_NS)
-        layers = dict.fromkeys((*_layers_in(own.pid, dev), *_layers_in(process.pid, dev)))
-        for path in [path for path in layers if path.startswith(b"/")][:_LAYERS_MAX]:
-            for viewer in (own, process):
-                layer = self._open_layer(viewer, path)
-                if layer is not None:
-                    yield layer
+        viewers: dict[Vantage, tuple[Process, Scene]] = {}
+        for viewer in (self._own, process):
+            scene = None if viewer is None else self._paths.scene(viewer)
+            if viewer is not None and scene is not None:
+                viewers.setdefault(scene.vantage, (viewer, scene))
+        paths = dict.fromkeys(
+            path for viewer, _ in viewers.values() for path in _layers_in(viewer.pid, dev)
+        )
+        grounds: dict[tuple[int, int], Ground] = {}
+        missing = set(paths)
+        for path in list(paths)[:_LAYERS_MAX]:
+            for viewer, scene in viewers.values():
+                if self._add(grounds, viewer, scene, path):
+                    missing.discard(path)
+        return Layers(tuple(grounds.values()), not missing)
 
-    def _open_layer(self, viewer: Process, path: bytes) -> Layer | None:
-        scene, sight = self._paths.scene(viewer), self._paths.sight(viewer, path)
-        inside = None if scene is None or sight is None else scene.inside(sight.at)
-        with suppress(OSError), ExitStack() as closing:
-            if inside is not None:
-                folder = closing.enter_context(self._paths.folder(viewer, inside, to_read=True))
-                layer = Layer(folder, os.readlink(b"/proc/self/fd/%d" % folder))
-                self._closing.push(closing.pop_all())
-                return layer
-        return None
+    @cached_property
+    def _own(self) -> Process | None:
+        return process_of(os.getpid())
+
+    def _add(
+        self, grounds: dict[tuple[int, int], Ground], viewer: Process, scene: Scene, path: bytes
+    ) -> bool:
+        """False if that layer is not there for who looks."""
+        sight = self._paths.sight(viewer, path)
+        inside = None if sight is None else scene.inside(sight.at)
+        # who knows from where a relative path was
+        if inside is None or not path.startswith(b"/"):
+            return False
+        with suppress(OSError), self._paths.folder(viewer, inside, to_read=True) as folder:
+            dev, top = os.fstat(folder).st_dev, os.readlink(b"/proc/self/fd/%d" % folder)
+            key = dev, mount_id(folder)
+            if key not in grounds:
+                uuid = filesystem_uuid(folder)
+                grounds[key] = Ground(viewer, scene.vantage, inside, dev, uuid, [])
+            grounds[key].tops.append(top)
+            return True
+        return False
 
 
-def real_handle(handle: Handle) -> Handle | None:
+def real_handle(handle: Handle) -> RealHandle | None:
     """The handle in its layer that one of an overlay holds; None if it is not understood."""
     padding = _PADDING.get(handle.kind)
     if padding is None or len(handle.content) < padding + _HEAD.size:
         return None
-    version, magic, length, flags, kind, _ = _HEAD.unpack_from(handle.content, padding)
+    version, magic, length, flags, kind, uuid = _HEAD.unpack_from(handle.content, padding)
     is_big = bool(flags & _BIG_ENDIAN)
     is_ours = flags & _ANY_ENDIAN or is_big == (struct.pack("=H", 1) == struct.pack(">H", 1))
     if (version, magic) != (_VERSION, _MAGIC) or length < _HEAD.size or not is_ours:
         return None
     content = handle.content[padding + _HEAD.size : padding + length]
-    return Handle(kind, content) if content else None
+    return RealHandle(Handle(kind, content), uuid) if content else None
 
 
 def parse_layers(mountinfo: bytes, dev: int) -> list[bytes]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
 import stat
-import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 
 from tracer.core.events import Process
 from tracer.core.walk import Target
 from tracer.kernel.procfs import Mount
-from tracer.kernel.system_call import OPENAT2, system_call
-from tracer.targets.mounts import Mounts, MountTable, Vantage, kernel_device
+from tracer.targets.lookup import FOLDER, TO_READ, opened, root_of, status, status_in_memory
+from tracer.targets.mounts import LOCAL_KINDS, Mounts, MountTable, Vantage, kernel_device
 from tracer.targets.processes import is_running
 
 # path_resolution(7)
@@ -26,13 +25,6 @@ _NO_NAMES = frozenset((b"", b"."))
 # How many names in paths are looked up for one report: a hundred for each of 10,000 watches, and
 # some seconds for paths made to take long.
 _NAMES_MAX = 1_000_000
-# openat2(2)
-_NO_MAGICLINKS, _NO_SYMLINKS, _IN_ROOT = 0x02, 0x04, 0x10
-_RESOLVE = _NO_MAGICLINKS | _NO_SYMLINKS | _IN_ROOT
-_HOW, _HOW_FOLDER, _HOW_READ = (
-    ctypes.create_string_buffer(struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE), 24)
-    for flags in (os.O_PATH | os.O_NOFOLLOW, os.O_PATH | os.O_DIRECTORY, os.O_DIRECTORY)
-)
 
 
 class Sight(NamedTuple):
@@ -66,6 +58,18 @@ class Scene(NamedTuple):
         return at[len(self.above) :] or b"/" if _is_below(at, self.above) else None
 
 
+class _Place(NamedTuple):
+    """
+    A path from the top of the namespace.
+
+    `in_memory` if it goes over an overlay of which is not known what it asks in turn: only what the
+    kernel has in memory can be had without waiting.
+    """
+
+    at: bytes
+    in_memory: bool
+
+
 class Paths:
     """
     Looks up paths, each once: use one for each report.
@@ -91,7 +95,9 @@ class Paths:
     def sight(self, process: Process, path: bytes) -> Sight | None:
         """Where a path leads, a relative one from where the process is now; None if unknown."""
         vantage = self._vantage(process)
-        return None if vantage is None else self._sight(process.pid, vantage, path)
+        if vantage is None:
+            return None
+        return self._sight(self._mounts.seer(process.pid), vantage, path)
 
     def mounts_at(self, process: Process, sight: Sight) -> list[Mount]:
         """What is mounted where a path leads, or would if it led anywhere."""
@@ -133,8 +139,9 @@ class Paths:
 
         Raises OSError if it has ended, or does not let us look.
         """
-        with _root_of(process.pid) as root:
-            before, self._root = self._root, (process.pid, root)
+        pid = self._mounts.seer(process.pid)
+        with root_of(pid) as root:
+            before, self._root = self._root, (pid, root)
             try:
                 yield
             finally:
@@ -148,13 +155,25 @@ class Paths:
         It is nothing that can be read, or handles be opened by, unless `to_read`. Raises OSError if
         there is none, one may not look, or the path is one that is not looked up, see above.
         """
-        vantage = self._vantage(process)
-        if vantage is None or self._at(process.pid, vantage, path) is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        pid, root = self._root or (process.pid, None)
-        how = _HOW_READ if to_read else _HOW_FOLDER
-        with _opened(process.pid, path, how, root if pid == process.pid else None) as file:
+        pid, root, in_memory = self._way(process, path)
+        if in_memory:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        with opened(pid, path, TO_READ if to_read else FOLDER, root) as file:
             yield file
+
+    @contextmanager
+    def names(self, process: Process, path: bytes) -> Iterator[Callable[[bytes], os.stat_result]]:
+        """
+        What lstat(2) says of names in such a folder, which may raise OSError.
+
+        Also in one that can only be looked into by what the kernel has in memory.
+        """
+        pid, root, in_memory = self._way(process, path)
+        with opened(pid, path, FOLDER, root, in_memory=in_memory) as file:
+            if in_memory:
+                yield partial(status_in_memory, file)
+            else:
+                yield partial(os.stat, dir_fd=file, follow_symlinks=False)
 
     def state(self, process: Process, path: bytes | None, target: Target | None) -> str:
         """
@@ -173,6 +192,19 @@ class Paths:
         else:
             word, is_certain = _compared(self._own_sight(path), target), False
         return word if is_certain or word == "verified" else "unverified"
+
+    def _way(self, process: Process, path: bytes) -> tuple[int, int | None, bool]:
+        """
+        By whom to look, the root if that is open, and whether only in memory.
+
+        Raises FileNotFoundError if looking could take for ever, or the process has ended.
+        """
+        vantage, pid = self._vantage(process), self._mounts.seer(process.pid)
+        place = None if vantage is None else self._at(pid, vantage, path)
+        if place is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        of, root = self._root or (pid, None)
+        return pid, root if of == pid else None, place.in_memory
 
     def _vantage(self, process: Process) -> Vantage | None:
         if process not in self._vantages:
@@ -202,20 +234,20 @@ class Paths:
             if self._names_left < 0:
                 return None
             path = self._past_known_links(vantage, path)
-            at = self._allowed(pid, vantage, path)
-            if at is None:
+            place = self._allowed(pid, vantage, path)
+            if place is None:
                 return None
             try:
-                found = _find(pid, path)
+                found = _find(pid, path, place.in_memory)
             except (FileNotFoundError, NotADirectoryError):
-                return Sight(None, at, link)
+                return Sight(None, place.at, link)
             except OSError as error:
                 if error.errno != errno.ELOOP:
                     return None
-                end = self._first_link(pid, path)
+                end = self._first_link(pid, path, place.in_memory)
             else:
                 if not found.is_link:
-                    return Sight(found.target, at, link)
+                    return Sight(found.target, place.at, link)
                 end, link = len(path), link or found.target
             leads_to = self._link(pid, vantage, path[:end])
             if leads_to is None:
@@ -223,28 +255,32 @@ class Paths:
             path = _followed(path, end, leads_to)
         return None
 
-    def _allowed(self, pid: int, vantage: Vantage, path: bytes) -> bytes | None:
-        """The path from the top of the namespace; None if looking it up could take for ever."""
+    def _allowed(self, pid: int, vantage: Vantage, path: bytes) -> _Place | None:
+        """None if looking it up could take for ever."""
         self._names_left -= path.count(b"/")
         return None if self._names_left < 0 else self._at(pid, vantage, path)
 
-    def _at(self, pid: int, vantage: Vantage, path: bytes) -> bytes | None:
+    def _at(self, pid: int, vantage: Vantage, path: bytes) -> _Place | None:
         """The same, however many names were looked up before."""
         table, above = self._mounts.scene(pid, vantage)
-        above = above.rstrip(b"/")
-        if not table.is_local(above or b"/"):
+        root = table.by_id(vantage.mount)
+        if root is None or root.kind not in LOCAL_KINDS:
             return None
+        above = above.rstrip(b"/")
+        is_local = table.is_local(above or b"/")
         names = path.split(b"/")
-        if b".." not in names:
+        if is_local and b".." not in names:
             at = above + b"".join(b"/" + name for name in names if name not in _NO_NAMES)
             if table.passes_none_away(at):
-                return at or b"/"
-        at = above
+                return _Place(at or b"/", in_memory=False)
+        at, may_be_in_memory = above, table.may_be_in_memory(above or b"/")
         for place in _stops(path):
             at = above + place
-            if table.leads_away(at):
-                return None
-        return at or b"/"
+            is_local &= not table.leads_away(at)
+            may_be_in_memory &= table.may_be_in_memory(at or b"/")
+        if is_local or may_be_in_memory:
+            return _Place(at or b"/", in_memory=not is_local)
+        return None
 
     def _past_known_links(self, vantage: Vantage, path: bytes) -> bytes:
         # the last name may be the link that is watched
@@ -254,24 +290,27 @@ class Paths:
                 return _followed(path, end, link)
         return path
 
-    def _first_link(self, pid: int, path: bytes) -> int:
+    def _first_link(self, pid: int, path: bytes, in_memory: bool) -> int:
         """Where the name of the first symbolic link in a path ends; 0 if there is none."""
         for end in _ends(path):
             self._names_left -= path.count(b"/", 0, end)
             if self._names_left < 0:
                 break
             with suppress(OSError):
-                if _find(pid, path[:end]).is_link:
+                if _find(pid, path[:end], in_memory).is_link:
                     return end
         return 0
 
     def _link(self, pid: int, vantage: Vantage, path: bytes) -> bytes | None:
         """What a symbolic link says; None if it is none by now, or each process reads another."""
-        at = self._allowed(pid, vantage, path)
+        place = self._allowed(pid, vantage, path)
         table, _ = self._mounts.scene(pid, vantage)
-        if at is None or any(mount.kind == b"proc" for mount in table.mounts_at(at)):
+        # to read one is no question that can be answered from memory
+        if place is None or place.in_memory:
             return None
-        with suppress(OSError), _opened(pid, path) as file:
+        if any(mount.kind == b"proc" for mount in table.mounts_at(place.at)):
+            return None
+        with suppress(OSError), opened(pid, path) as file:
             link = self._links[vantage, path] = os.readlink(b"", dir_fd=file)
             return link
         return None
@@ -282,44 +321,11 @@ class _Found(NamedTuple):
     is_link: bool
 
 
-def _find(pid: int, path: bytes) -> _Found:
+def _find(pid: int, path: bytes, in_memory: bool) -> _Found:
     """What a path leads to without following a link; OSError with ELOOP if there is one before."""
-    with _opened(pid, path) as file:
-        found = os.fstat(file)
+    with opened(pid, path, in_memory=in_memory) as file:
+        found = status(file, in_memory=in_memory)
     return _Found(Target(kernel_device(found), found.st_ino), stat.S_ISLNK(found.st_mode))
-
-
-@contextmanager
-def _opened(
-    pid: int, path: bytes, how: ctypes.Array[ctypes.c_char] = _HOW, root: int | None = None
-) -> Iterator[int]:
-    """
-    The file there as the process sees it, to be asked about: nothing of it can be read.
-
-    `root` is that of the process, if it is open.
-    """
-    if root is None:
-        with _root_of(pid) as root:
-            file = system_call(OPENAT2, root, path, how, len(how))
-    else:
-        file = system_call(OPENAT2, root, path, how, len(how))
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-@contextmanager
-def _root_of(pid: int) -> Iterator[int]:
-    try:
-        root = os.open(b"/proc/%d/root" % pid, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        # not a path in it: the process is gone
-        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
-    try:
-        yield root
-    finally:
-        os.close(root)
 
 
 def _is_below(path: bytes, folder: bytes) -> bool:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tracer.core.events import Process
 from tracer.errors import EXIT_USAGE, InotraceError
-from tracer.kernel.procfs import read_process, running_pids
+from tracer.kernel.procfs import read_process, running_pids, shows_all_processes
 from tracer.targets.cgroups import all_below, cgroup_mounts, has_processes, sees_all_cgroups
-from tracer.targets.containers import POD_CGROUP, POD_UID, uid_text
+from tracer.targets.containers import POD_CGROUP, POD_UID, Containers, uid_text
+from tracer.targets.crictl import names_by_crictl
 from tracer.targets.mounts import Mounts
 from tracer.targets.path import Paths
 from tracer.targets.processes import process_of
@@ -40,9 +38,9 @@ _LOG_FOLDER = re.compile(
 # pkg/kubelet/kuberuntime/legacy.go: links to the logs, which may be elsewhere (podLogsDir)
 _LINKS = b"/var/log/containers"
 _ROOT_DIR = b"--root-dir"
-_CRICTL = ("crictl", "pods", "-o", "json")
-_CRICTL_S = 3.0
-_CRICTL_BYTES_MAX = 32 << 20
+# include/linux/proc_ns.h: PROC_PID_INIT_INO
+_FIRST_NAMESPACE = 0xEFFFFFFC
+_INIT = 1
 # The kubelet allows 110 pods by default; more than these are not looked at or kept.
 _NAMES_MAX = 16_384
 _CGROUPS_MAX = 100_000
@@ -55,14 +53,14 @@ class Pod(NamedTuple):
     """
     A pod by its uid. `namespace` and `name` are None if they are not known.
 
-    `exists` is False if no cgroup and no folder of a kubelet is there for it, as far as all could
-    be looked at.
+    `exists` is True if it has a cgroup, a folder of a kubelet or a process, and None if it cannot
+    be told from here that it has none.
     """
 
     uid: str
     namespace: str | None
     name: str | None
-    exists: bool
+    exists: bool | None
 
 
 class _Names(NamedTuple):
@@ -118,8 +116,14 @@ class Pods:
             uid,
             names.namespace if names else None,
             names.name if names else None,
-            uid in self._existing or not self._are_all_seen,
+            self.exists(uid),
         )
+
+    def exists(self, uid: str) -> bool | None:
+        """See :class:`Pod`; nothing of it is left if it has neither cgroup nor folder any more."""
+        if uid in self._existing or uid in self._running:
+            return True
+        return False if self._are_all_seen else None
 
     def find(self, uid_or_name: str) -> Pod:
         """
@@ -190,7 +194,7 @@ class Pods:
         """Once, and only if there are no logs to tell the names: it takes its time."""
         self._asks_runtime = False
         if not self._names:
-            self._keep(_names_by_crictl())
+            self._keep(filter(None, map(_log_name, names_by_crictl())))
 
     def _is(self, uid: str, wanted: str) -> bool:
         if uid == wanted or (_UID_PREFIX.fullmatch(wanted) and uid.startswith(wanted)):
@@ -217,7 +221,16 @@ class Pods:
     @cached_property
     def _are_all_seen(self) -> bool:
         """False if there may be pods that cannot be seen from here."""
-        return self._found_cgroups[1] and self._found_folders[1]
+        return self._found_folders[1] and (self._found_cgroups[1] or sees_all_processes())
+
+    @cached_property
+    def _running(self) -> set[str]:
+        """Those with processes, where not all cgroups are to be seen: who has ended has a folder"""
+        if self._found_cgroups[1]:
+            return set()
+        containers = Containers()
+        found = filter(None, map(containers.of, running_pids()))
+        return {one.pod for one in found if one.pod and not one.is_removed}
 
     @property
     def _cgroups(self) -> dict[str, list[bytes]]:
@@ -242,11 +255,16 @@ class Pods:
             names = self._names_in(process, root.rstrip(b"/") + b"/pods")
             are_all &= names is not None and len(names) < _NAMES_MAX
             found.update(uid_text(name) for name in names or () if _is_uid(name))
-        return found, are_all
+        # where there are none at all, a kubelet may have them where we do not look
+        return found, are_all and (bool(found) or sees_all_processes())
 
     @cached_property
     def _kubelets(self) -> list[_Kubelet]:
-        """What we see where they are by default, and what each that runs sees."""
+        """
+        What we see where they are by default, and what each that runs sees.
+
+        If that is nothing, what init sees: some run by another name, and we may be in a container.
+        """
         default = self._folders[0]
         own = process_of(os.getpid())
         found = [_Kubelet(own, default)] if own is not None else []
@@ -254,9 +272,15 @@ class Pods:
             process = process_of(pid)
             if process is not None:
                 found.append(_Kubelet(process, root or default))
+        if len(found) < 2 and (init := process_of(_INIT)) and not self._sees(own, default):
+            found.append(_Kubelet(init, default))
         return found
 
     # files
+
+    def _sees(self, process: Process | None, folder: bytes) -> bool:
+        sight = self._paths.sight(process, folder) if process is not None else None
+        return sight is not None and sight.target is not None
 
     def _names_in(self, process: Process, folder: bytes) -> list[bytes] | None:
         """None if that cannot be told."""
@@ -309,6 +333,13 @@ def _pod_in(path: bytes) -> re.Match[bytes] | None:
     return _POD_FOLDER.search(path) or POD_CGROUP.search(path)
 
 
+def sees_all_processes() -> bool:
+    """Whether /proc has those of the whole machine."""
+    with suppress(OSError):
+        return os.stat("/proc/self/ns/pid").st_ino == _FIRST_NAMESPACE and shows_all_processes()
+    return False
+
+
 def _is_uid(name: bytes) -> bool:
     return re.fullmatch(POD_UID, name) is not None
 
@@ -343,36 +374,6 @@ def _root_dir(cmdline: tuple[bytes, ...]) -> bytes:
             root = value if equals else following
             return root if root.startswith(b"/") else b""
     return b""
-
-
-def _names_by_crictl() -> list[tuple[str, _Names]]:
-    """What the container runtime says, if it answers soon: crictl(1), PodSandbox of the CRI."""
-    program = shutil.which(_CRICTL[0])
-    if program is None:
-        return []
-    try:
-        done = subprocess.run(
-            (program, *_CRICTL[1:]),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_CRICTL_S,
-            check=True,
-        )
-        if len(done.stdout) > _CRICTL_BYTES_MAX:
-            return []
-        sandboxes = map(_names_of_sandbox, json.loads(done.stdout)["items"])
-        return list(filter(None, sandboxes))
-    except (OSError, subprocess.SubprocessError):
-        return []
-    except (ValueError, RecursionError, LookupError, TypeError):
-        # not what crictl prints
-        return []
-
-
-def _names_of_sandbox(sandbox: Any) -> tuple[str, _Names] | None:
-    metadata = sandbox["metadata"]
-    parts = (metadata[key] for key in ("namespace", "name", "uid"))
-    return _log_name("_".join(parts).encode())
 
 
 def _depth(folder: bytes) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 from rich.text import Text
 
 from tracer.core.report import FailureRow
-from tracer.core.shortage import INITIAL_USERNS, HolderShare, Resource, Shortage
+from tracer.core.shortage import HolderShare, Resource, Shortage
 from tracer.views.columns import Column, aligned
+from tracer.views.namespaces import in_namespace
 from tracer.views.sites import LABEL
 from tracer.views.text import counted, decoded, printable, wrapped
 
@@ -93,11 +94,6 @@ def shortage_sentence(shortage: Shortage) -> str:
         f"{printable(shortage.user or '?')} has{now} {amounts} {shortage.resource.value}"
         f"{in_namespace(shortage.userns)}{held_by(shortage)}"
     )
-
-
-def in_namespace(userns: int | None) -> str:
-    """Nothing for the initial one, which most systems have alone."""
-    return "" if userns in (None, INITIAL_USERNS) else f" in user namespace {userns}"
 
 
 def held_by(shortage: Shortage) -> str:

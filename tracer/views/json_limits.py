@@ -13,6 +13,7 @@ from tracer.core.raising import DROP_IN, Raise
 from tracer.core.shortage import Resource, Shortage
 from tracer.views.failures import holder_object
 from tracer.views.limits import Limits, User, summary
+from tracer.views.namespaces import payer_object
 from tracer.views.raising import command, drop_in
 from tracer.views.text import decoded
 
@@ -21,7 +22,11 @@ _HOLDERS_MAX = 100
 
 
 def as_json(limits: Limits) -> str:
-    """One object, in ASCII. A limit or what is free is null where there is none, or unknown."""
+    """
+    One object, in ASCII. A limit or what is free is null where there is none, or unknown.
+
+    The settings are of the user namespace `userns`, null for the initial one.
+    """
     settings = limits.settings
     document = {
         "schema": SCHEMA,
@@ -33,6 +38,7 @@ def as_json(limits: Limits) -> str:
             "max_user_watches": settings.watches,
             "max_user_instances": settings.instances,
             "max_queued_events": settings.queued_events,
+            "userns": settings.userns,
         },
         "limits": [_user(limits, user) for user in limits.shown],
         "descriptors": list(map(_descriptors, limits.descriptors)),
@@ -43,14 +49,13 @@ def as_json(limits: Limits) -> str:
 
 
 def _user(limits: Limits, user: User) -> dict[str, Any]:
-    maker = user.maker
     return {
         "uid": user.uid,
         "user": user.usage.user,
         "userns": user.usage.userns,
         "watches": _use(limits, user, Resource.WATCHES),
         "instances": _use(limits, user, Resource.INSTANCES),
-        "charged_with": None if maker is None else {"userns": maker[0], "uid": maker[1]},
+        "charged_with": payer_object(user.maker),
         "source": user.usage.source,
         "complete": user.usage.complete,
         "holders": list(map(holder_object, user.holders[:_HOLDERS_MAX])),

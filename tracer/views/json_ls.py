@@ -120,7 +120,7 @@ def _instance_object(snapshot: Snapshot, instance: Instance) -> dict[str, Any]:
 
 def _queue_object(queue: Queue | None) -> dict[str, Any]:
     if queue is None:
-        return {"queued": None, "queued_at_least": False, "full": False}
+        return {"queued": None, "queued_at_least": False, "full": None}
     return {"queued": queue.events, "queued_at_least": not queue.exact, "full": queue.full}
 
 
@@ -151,5 +151,6 @@ def _watch_object(instance: Instance, watch: Watch, where: Located) -> dict[str,
         "dev": watch.device,
         "mask": list(mask_names(watch.mask)),
         "path": None if where.path is None else decoded(where.path),
+        "path_pid": where.pid,
         "resolved_by": where.how,
     }

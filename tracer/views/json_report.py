@@ -30,6 +30,7 @@ from tracer.core.report import (
 from tracer.core.stack import Frame
 from tracer.core.verdict import Verdict
 from tracer.views.failures import failure_keys, shortage_keys
+from tracer.views.namespaces import payer_object
 from tracer.views.text import decoded
 
 SCHEMA = "inotrace.report/1"
@@ -98,6 +99,7 @@ def _limits(user: UserLimits) -> dict[str, Any]:
         "userns": user.userns,
         "watches": _use(user.watches),
         "instances": _use(user.instances),
+        "charged_with": payer_object(user.maker),
     }
 
 
@@ -220,6 +222,7 @@ def _site(site: SiteRow) -> dict[str, Any]:
         "uid": site.payer[1] if site.payer is not None else None,
         "userns": site.payer[0] if site.payer is not None else None,
         "limit_reached_in_s": None if site.full_in_s is None else round(site.full_in_s, 1),
+        "limit_reached_by": payer_object(site.full_payer),
         "suppressed_by": site.suppressed_by,
         "frames": [frame_object(frame) for frame in site.stack.frames],
         "stack": site.stack.state.value,
@@ -250,6 +253,7 @@ def _target(row: TargetRow) -> dict[str, Any]:
         "age_s": round(row.age_s, 3),
         "state": row.state,
         "fate": row.fate or None,
+        "path_pid": row.path_pid,
         "resolved_by": row.resolved_by,
     }
 

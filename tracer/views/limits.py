@@ -8,7 +8,8 @@ from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
-from tracer.core.raising import Raise, Settings, raise_in_namespace, raises
+from tracer.core.charging import charged
+from tracer.core.raising import Raise, Settings, raises, raises_in_namespace
 from tracer.core.shortage import (
     INITIAL_USERNS,
     NEAR,
@@ -18,15 +19,12 @@ from tracer.core.shortage import (
     Shortage,
     share_of,
 )
-from tracer.core.walk import Payer
-from tracer.views.failures import in_namespace
-from tracer.views.ls import Usage
+from tracer.views.ls import Payer, Usage
+from tracer.views.namespaces import in_namespace
 from tracer.views.text import counted, printable
 
 RESOURCES = (Resource.WATCHES, Resource.INSTANCES)
-_Key = tuple[object, int]
-# what the kernel lets namespaces nest
-_LEVELS_MAX = 33
+_SINGULAR = {Resource.WATCHES: "watch", Resource.INSTANCES: "instance"}
 _REMARKS_SHOWN = 4
 _ANSWERS_SHOWN = 3
 
@@ -36,7 +34,8 @@ class User:
     """
     What a user is charged for, and the processes that hold it, by watches.
 
-    `maker` made the user's namespace and is charged as well. `member` is a process in it.
+    `maker` made the user's namespace and is charged as well. `member` is a process in it that has a
+    root there.
     """
 
     usage: Usage
@@ -49,8 +48,17 @@ class User:
         return self.usage.uid
 
     @property
-    def key(self) -> _Key:
+    def key(self) -> Payer:
         return self.usage.userns, self.usage.uid
+
+    @property
+    def name(self) -> str:
+        return printable(self.usage.user)
+
+    @property
+    def is_in_namespace(self) -> bool:
+        """In another than the initial one."""
+        return self.usage.userns not in (None, INITIAL_USERNS)
 
     def used(self, resource: Resource) -> int:
         return self.usage.watches if resource is Resource.WATCHES else self.usage.instances
@@ -60,6 +68,10 @@ class User:
         by_watches = resource is Resource.WATCHES
         limit = self.usage.watches_limit if by_watches else self.usage.instances_limit
         return limit if limit is not None and limit < UNLIMITED else None
+
+    @property
+    def has_own_limit(self) -> bool:
+        return any(self.limit(resource) is not None for resource in RESOURCES)
 
     def share(self, resource: Resource) -> float:
         """Of its limit, 0 without one."""
@@ -82,7 +94,7 @@ class Limits:
     watches: int
     instances: int
     settings: Settings
-    asked: frozenset[_Key] | None = None
+    asked: frozenset[Payer] | None = None
     descriptors: tuple[Shortage, ...] = ()
 
     @property
@@ -90,21 +102,25 @@ class Limits:
         return tuple(user for user in self.users if self.asked is None or user.key in self.asked)
 
     @cached_property
-    def _by_key(self) -> Mapping[_Key, User]:
+    def _by_key(self) -> Mapping[Payer, User]:
         return {user.key: user for user in self.users}
+
+    @cached_property
+    def _makers(self) -> Mapping[Payer, Payer | None]:
+        return {user.key: user.maker for user in self.users}
 
     def charged(self, user: User) -> Iterator[User]:
         """The user, and whoever is charged with it, outward."""
-        at: User | None = user
-        for _ in range(_LEVELS_MAX):
-            if at is None:
-                return
-            yield at
-            at = self._by_key.get(at.maker) if at.maker is not None else None
+        keys = charged(user.key, self._makers)
+        return (self._by_key[key] for key in keys if key in self._by_key)
 
     def nearest(self, user: User, resource: Resource) -> User:
         """Of all who are charged with it, who is nearest to a limit."""
-        return max(self.charged(user), key=lambda level: level.share(resource))
+
+        def order(level: User) -> tuple[float, bool]:
+            return level.share(resource), level.limit(resource) is not None
+
+        return max(self.charged(user), key=order)
 
     def free(self, user: User, resource: Resource) -> int | None:
         """How many more the user may have before anyone charged has too many; None: no limit."""
@@ -118,39 +134,53 @@ class Limits:
     @cached_property
     def raises(self) -> tuple[Raise, ...]:
         """How to raise what there is, the namespaces' own limits last."""
-        own = chain.from_iterable(map(self._own_raises, self.shown))
-        # all users of a namespace have the same
-        return (*raises(self.settings), *dict.fromkeys(own))
+        ours = self.settings.userns
+        used = {one: self._most_used(ours or INITIAL_USERNS, one) for one in RESOURCES}
+        others = {user.usage.userns: None for user in self.shown if user.is_in_namespace}
+        own = (self._own_raises(userns) for userns in others if userns not in (None, ours))
+        return (*raises(self.settings, used), *chain.from_iterable(own))
 
-    def _own_raises(self, user: User) -> Iterator[Raise]:
-        userns, memory = user.usage.userns, self.settings.memory
-        if userns is None or userns == INITIAL_USERNS:
-            return
+    def _own_raises(self, userns: int | None) -> Iterator[Raise]:
+        """All users of a namespace have the same limits."""
+        assert userns is not None
+        users = [user for user in self.users if user.usage.userns == userns]
+        member = next((user.member for user in users if user.member is not None), None)
         for resource in RESOURCES:
-            limit = user.limit(resource)
+            limit = users[0].limit(resource)
             if limit is not None:
-                yield raise_in_namespace(resource, limit, memory, userns, user.member)
+                used, memory = self._most_used(userns, resource), self.settings.memory
+                yield from raises_in_namespace(resource, limit, used, memory, userns, member)
+
+    def _most_used(self, userns: int, resource: Resource) -> int:
+        users = (user for user in self.users if (user.usage.userns or INITIAL_USERNS) == userns)
+        return max((user.used(resource) for user in users), default=0)
 
 
 class Line(NamedTuple):
-    """A limit of a user."""
+    """A user's use of a resource; of all who are charged, `level` is nearest to its limit."""
 
     user: User
     resource: Resource
+    level: User
 
     @property
     def share(self) -> float:
-        return self.user.share(self.resource)
+        """How much of the nearest limit is used."""
+        return self.level.share(self.resource)
 
 
 def summary(limits: Limits) -> tuple[str, ...]:
     """The answer: who is nearest to a limit, and everyone else who is near to one."""
-    found = lines(limits)
-    if not found:
-        return (_nothing(limits),)
-    first, *rest = found
-    near = [line for line in rest if line.share >= NEAR]
-    return tuple(map(_answer, [first, *near][:_ANSWERS_SHOWN]))
+    return tuple(map(_answer, answered(limits))) or (_nothing(limits),)
+
+
+def answered(limits: Limits) -> list[Line]:
+    """What the answer is about: each limit once, by whoever has most of it to itself."""
+    found: dict[tuple[Payer, Resource], Line] = {}
+    for line in lines(limits):
+        found.setdefault((line.level.key, line.resource), line)
+    near = [line for at, line in enumerate(found.values()) if not at or line.share >= NEAR]
+    return near[:_ANSWERS_SHOWN]
 
 
 def _nothing(limits: Limits) -> str:
@@ -164,30 +194,56 @@ def _nothing(limits: Limits) -> str:
 
 
 def lines(limits: Limits) -> list[Line]:
-    """Those nearest to being met first."""
-    found = [Line(user, resource) for user in limits.shown for resource in RESOURCES]
-    return sorted(found, key=lambda line: (-line.share, -line.user.used(line.resource)))
+    """Those nearest to being met first, of several with one limit whose limit it is."""
+    found = [
+        Line(user, resource, limits.nearest(user, resource))
+        for user in limits.shown
+        for resource in RESOURCES
+    ]
+    return sorted(found, key=_order)
+
+
+def _order(line: Line) -> tuple[float, bool, int]:
+    return -line.share, line.level is not line.user, -line.user.used(line.resource)
 
 
 def _answer(line: Line) -> str:
-    user, resource = line
-    used, limit = user.used(resource), user.limit(resource)
+    user, resource, level = line
+    used = user.used(resource)
+    limit = user.limit(resource) if level is user else None
     has = "has" if user.usage.complete else "has at least"
-    amount = f"{used:,} {resource.value}" if limit is None else f"{used:,} of {limit:,} "
-    amount = amount if limit is None else f"{amount}{resource.value} ({percent(line)})"
+    amount = (
+        counted(used, _SINGULAR[resource], resource.value)
+        if limit is None
+        else f"{used:,} of {limit:,} {resource.value} ({percent(line.share)})"
+    )
     how = ", counted" if user.usage.source == "counted" else ""
-    text = f"{printable(user.usage.user)} {has} {amount}{how}{in_namespace(user.usage.userns)}"
-    return text + _most(user, resource)
+    text = f"{user.name} {has} {amount}{how}{in_namespace(user.usage.userns)}"
+    return text + _most(user, resource) + _also_charged(line)
 
 
 def _most(user: User, resource: Resource) -> str:
     holders = top(user, resource)
     if not holders:
         return ""
-    first = holders[0]
+    first, used = holders[0], user.used(resource)
     number = first.amount(resource)
-    what = "all" if number == user.used(resource) else f"{number:,}"
-    return f": {process(first)} holds {what} of them"
+    if number != used:
+        return f": {process(first)} holds {number:,} of them"
+    return f": {process(first)} holds {'it' if used == 1 else 'all of them'}"
+
+
+def _also_charged(line: Line) -> str:
+    """Whose limit it is that is met first."""
+    user, resource, level = line
+    limit = level.limit(resource)
+    if level is user or limit is None:
+        return ""
+    is_charged = "is charged" if user.used(resource) else "would be charged"
+    return (
+        f"; {level.name}{in_namespace(level.usage.userns)} {is_charged}, too, "
+        f"and has {level.used(resource):,} of {limit:,} ({percent(line.share)})"
+    )
 
 
 def top(user: User, resource: Resource) -> list[HolderShare]:
@@ -201,10 +257,10 @@ def process(holder: HolderShare) -> str:
     return f"{printable(holder.comm)}[{holder.pid}]"
 
 
-def percent(line: Line) -> str:
+def percent(share: float) -> str:
     """``91 %``."""
     # what is not met is not 100 %
-    return f"{int(line.share * 100)} %"
+    return f"{int(share * 100)} %"
 
 
 # --- what is to know ---
@@ -212,9 +268,14 @@ def percent(line: Line) -> str:
 
 def remarks(limits: Limits) -> Iterator[str]:
     """Why the numbers are as they are, and which limit is met first."""
-    if limits.asked is None:
-        for resource in RESOURCES:
-            yield from _more_than_allowed(limits, resource)
+    if limits.settings.userns is not None:
+        yield (
+            f"This is user namespace {limits.settings.userns}: whoever made it is charged for what "
+            "is used in it, too, and may have less left, which cannot be seen from here."
+        )
+    for resource in RESOURCES if limits.asked is None else ():
+        yield from _more_than_allowed(limits, resource)
+    yield from list(_lowered(limits))[:_REMARKS_SHOWN]
     yield from list(_levels(limits))[:_REMARKS_SHOWN]
     for shortage in limits.descriptors[:_REMARKS_SHOWN]:
         yield (
@@ -224,39 +285,40 @@ def remarks(limits: Limits) -> Iterator[str]:
 
 
 def _more_than_allowed(limits: Limits, resource: Resource) -> Iterator[str]:
-    by_watches = resource is Resource.WATCHES
-    total = limits.watches if by_watches else limits.instances
-    allowed = limits.settings.watches if by_watches else limits.settings.instances
-    if allowed is None:
-        return
+    total = limits.watches if resource is Resource.WATCHES else limits.instances
+    allowed = limits.settings.allowed(resource)
     outermost = [user for user in limits.users if user.maker is None and user.used(resource)]
-    if total > allowed and len(outermost) > 1:
+    if allowed is not None and total > allowed and len(outermost) > 1:
         yield (
             f"{total:,} {resource.value} are in use, more than the {allowed:,} allowed: that is "
             f"for each user by itself, and {counted(len(outermost), 'user')} have some."
         )
-    for user in outermost:
+
+
+def _lowered(limits: Limits) -> Iterator[str]:
+    for user, resource, _ in lines(limits):
         limit = user.limit(resource)
         if limit is not None and user.used(resource) > limit:
             yield (
-                f"{printable(user.usage.user)} has more {resource.value} than allowed: the limit "
-                "was lowered when they were there, and no more can be added."
+                f"{user.name}{in_namespace(user.usage.userns)} has more {resource.value} than "
+                "allowed: the limit was lowered when they were there, and no more can be added."
             )
 
 
 def _levels(limits: Limits) -> Iterator[str]:
     """Of users in namespaces: which of the limits that they are charged to is nearest."""
+    told = [line.user for line in answered(limits) if line.level is not line.user]
     for user in limits.shown:
-        if user.maker is None:
+        if user.maker is None or user in told or not any(map(user.used, RESOURCES)):
             continue
         resource = max(RESOURCES, key=lambda one: limits.nearest(user, one).share(one))
         level = limits.nearest(user, resource)
-        who = f"{printable(user.usage.user)}{in_namespace(user.usage.userns)}"
-        whose = "its own" if level is user else f"that of {printable(level.usage.user)}"
-        where = "" if level is user else in_namespace(level.usage.userns)
         limit = level.limit(resource)
+        whose = "its own" if level is user else f"that of {level.name}"
+        where = "" if level is user else in_namespace(level.usage.userns)
         if limit is not None:
             yield (
-                f"What {who} has is charged to whoever made the namespace, too. Nearest is {whose}"
-                f"{where}: {level.used(resource):,} of {limit:,} {resource.value}."
+                f"What {user.name}{in_namespace(user.usage.userns)} has is charged to whoever made "
+                f"the namespace, too. Nearest is {whose}{where}: {level.used(resource):,} of "
+                f"{limit:,} {resource.value}."
             )

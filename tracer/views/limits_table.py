@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 
-from tracer.core.shortage import INITIAL_USERNS, NEAR, HolderShare, Resource
-from tracer.views.columns import Column, aligned
-from tracer.views.limits import Limits, Line, lines, percent, process, remarks, summary, top
+from tracer.core.shortage import NEAR, HolderShare, Resource
+from tracer.views.columns import GAP, Column, aligned, natural_width
+from tracer.views.limits import (
+    Limits,
+    Line,
+    answered,
+    lines,
+    percent,
+    process,
+    remarks,
+    summary,
+    top,
+)
+from tracer.views.namespaces import namespace_name
 from tracer.views.raising import command, how_to_raise
-from tracer.views.text import printable, wrapped
+from tracer.views.text import printable, shortened, wrapped
 
 _HOLDERS_SHOWN = 3
-# where that many do not fit, one is named
-_WIDE = 120
+# of the name of one and of a user, where there is little room
+_NAME_LEAST = 6
+_USER_LEAST = 12
 _NO_WIDTH = 1 << 20
 
 
 def table_lines(limits: Limits, width: int) -> Iterator[Text]:
     """The answer, a line for each limit, what is to know about it, and how to raise it."""
     shown = lines(limits)
-    # the answers are of the first lines
-    styles = [*map(_style, shown), ""]
+    styles = list(map(_style, answered(limits))) or [""]
     for style, answer in zip(styles, summary(limits)):
         yield from wrapped(answer, width, style=style)
     if shown:
@@ -43,7 +55,9 @@ def as_plain(limits: Limits) -> str:
     """
     shown = lines(limits)
     rows = [
-        tuple(_field(cell) for cell in _cells(limits, line, _HOLDERS_SHOWN, grouped=False))
+        tuple(
+            _field(cell) for cell in (*_cells(limits, line, grouped=False), _held_in_record(line))
+        )
         for line in shown
     ]
     header = tuple(name.replace(" ", "_") for name in _HEADER)
@@ -66,59 +80,81 @@ _HEADER = ("USED", "USER", "NAMESPACE", "LIMIT OF", "HAS", "ALLOWED", "FREE", "H
 _RIGHT = Column(right=True)
 _COLUMNS = (
     *(_RIGHT, Column(shrink=True), Column(), Column()),
-    *(_RIGHT, _RIGHT, _RIGHT, Column(shrink=True)),
+    # who holds it is fitted before
+    *(_RIGHT, _RIGHT, _RIGHT, Column()),
 )
 
 
 def _table(limits: Limits, shown: Sequence[Line], width: int) -> Iterator[Text]:
-    named = _HOLDERS_SHOWN if width >= _WIDE else 1
-    rows = [_cells(limits, line, named) for line in shown]
-    header, *texts = aligned(rows, _COLUMNS, width, header=_HEADER)
+    rows = [_cells(limits, line) for line in shown]
+    most_of_user = [(cells[0], cells[1][:_USER_LEAST], *cells[2:]) for cells in rows]
+    room = width - natural_width([_HEADER[:-1], *most_of_user]) - GAP
+    held = [_held_within(top(line.user, line.resource), line.resource, room) for line in shown]
+    complete = [(*cells, holders) for cells, holders in zip(rows, held)]
+    header, *texts = aligned(complete, _COLUMNS, width, header=_HEADER)
     yield header
     for text, line in zip(texts, shown):
         text.stylize(_style(line))
         yield text
 
 
-def _cells(limits: Limits, line: Line, named: int, grouped: bool = True) -> tuple[str, ...]:
+def _cells(limits: Limits, line: Line, grouped: bool = True) -> tuple[str, ...]:
+    """All but the last."""
+
     def number(value: int | None) -> str:
         return "-" if value is None else f"{value:,}" if grouped else str(value)
 
-    user, resource = line
-    used = "-" if user.limit(resource) is None else percent(line)
+    user, resource, _ = line
+    used = "-" if user.limit(resource) is None else percent(user.share(resource))
     return (
         # a record begins with a digit
         used if grouped else used.replace(" ", "").replace("-", "0%"),
-        printable(user.usage.user),
+        user.name,
         namespace_name(user.usage.userns),
         resource.value,
         number(user.used(resource)),
         number(user.limit(resource)),
         number(limits.free(user, resource)),
-        _held_by(top(user, resource), named, resource, grouped),
     )
 
 
-def _held_by(holders: Sequence[HolderShare], named: int, resource: Resource, grouped: bool) -> str:
-    between, gap = (", ", " ") if grouped else (",", ":")
+def _held_in_record(line: Line) -> str:
+    holders = top(line.user, line.resource)
     shown = [
-        f"{_escaped(process(one), grouped)}{gap}{one.amount(resource):{',' if grouped else ''}}"
-        for one in holders[:named]
+        # a comma would pass for the one between two holders
+        f"{process(one)}:{one.amount(line.resource)}".replace(",", "\\x2c")
+        for one in holders[:_HOLDERS_SHOWN]
     ]
     more = len(holders) - len(shown)
-    return between.join((*shown, f"+{more:,}") if more else shown) or "-"
+    return ",".join((*shown, f"+{more}") if more else shown)
 
 
-def _escaped(name: str, grouped: bool) -> str:
-    # a comma would pass for the one between two holders
-    return name if grouped else name.replace(",", "\\x2c")
+def _held_within(holders: Sequence[HolderShare], resource: Resource, room: int) -> str:
+    """
+    As many as fit, the first at least: of that the name is cut before the number of the others is
+    left out, and what it holds never.
+    """
+    for named in range(min(len(holders), _HOLDERS_SHOWN), 0, -1):
+        text = ", ".join(_held(holders[:named], len(holders) - named, resource))
+        if cell_len(text) <= room:
+            return text
+    if not holders:
+        return "-"
+    first, more = holders[0], len(holders) - 1
+    name = printable(first.comm)
+    number = f"[{first.pid}] {first.amount(resource):,}"
+    for end in (f"{number}, +{more:,}", number) if more else (number,):
+        left = room - cell_len(end)
+        if left >= _NAME_LEAST:
+            break
+    return shortened(name, max(left, 1)) + end
 
 
-def namespace_name(userns: int | None) -> str:
-    """``initial``, or the inode number as ``ls -l /proc/PID/ns/user`` shows it."""
-    if userns == INITIAL_USERNS:
-        return "initial"
-    return "-" if userns is None else str(userns)
+def _held(holders: Sequence[HolderShare], more: int, resource: Resource) -> Iterator[str]:
+    for one in holders:
+        yield f"{process(one)} {one.amount(resource):,}"
+    if more:
+        yield f"+{more:,}"
 
 
 def _field(cell: str) -> str:

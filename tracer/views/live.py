@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from tracer.core.evidence import duration
-from tracer.core.report import EndedRow, FailureRow, ProcessRow, Report, SiteRow
+from tracer.core.report import EndedRow, FailureRow, ProcessRow, Report, SiteRow, UserLimits
 from tracer.views.columns import Column, aligned
 from tracer.views.failures import brief_failures
 from tracer.views.report import (
@@ -19,10 +19,12 @@ from tracer.views.report import (
     process_columns,
 )
 from tracer.views.stacks import place_name
-from tracer.views.text import printable
+from tracer.views.text import printable, wrapped
 
 _SITES = 6
 _LIMITS = 3
+# they take so much of the screen at most
+_LIMITS_SHARE = 6
 _FAILURES = 3
 # title, gaps, headings and the hint
 _FIXED_LINES = 9
@@ -51,20 +53,22 @@ def live_lines(
     report: Report, width: int, height: int, hint: LiveHint = LiveHint.SIGNAL
 ) -> Iterator[Text]:
     """The snapshot in at most `height` lines of at most `width` cells."""
-    sites = report.sites[:_SITES]
-    limits = report.limits[:_LIMITS]
-    failures = _failures(report.failures, width)
-    taken = len(sites) + len(limits) + len(failures)
-    room = max(height - _FIXED_LINES - taken, _LEAST_PROCESSES)
+    limits = _limits(report.limits, width, height)
+    room = height - _FIXED_LINES - len(limits)
+    # a place and a failure at least
+    failures = _failures(report.failures, width, max(room - _LEAST_PROCESSES - 1, 1))
+    room -= len(failures)
+    sites = report.sites[: max(min(_SITES, room - _LEAST_PROCESSES), 1)]
+    processes = max(room - len(sites), _LEAST_PROCESSES)
     lines = [
         _title(report),
         Text(),
-        *_processes(all_processes(report), room, width),
+        *_processes(all_processes(report), processes, width),
         Text(),
         *_sites(sites, width),
         *failures,
         Text(),
-        *(Text(limit_sentence(user), limit_style(user)) for user in limits),
+        *limits,
         Text(),
     ]
     for line in [*lines[: height - 1], Text(hint.value, "dim")][:height]:
@@ -118,9 +122,20 @@ def _sites(sites: Sequence[SiteRow], width: int) -> Iterator[Text]:
     yield from aligned(rows, _SITE_COLUMNS, width, header=("LIVE", "ADDED", "", "FROM", "IN"))
 
 
-def _failures(failures: Sequence[FailureRow], width: int) -> list[Text]:
+def _limits(limits: Sequence[UserLimits], width: int, height: int) -> list[Text]:
+    """Whole sentences, of the first user at least and of others if they leave room."""
+    lines: list[Text] = []
+    for user in limits[:_LIMITS]:
+        more = list(wrapped(limit_sentence(user), width, style=limit_style(user)))
+        if lines and len(lines) + len(more) > max(height // _LIMITS_SHARE, _LIMITS):
+            break
+        lines += more
+    return lines
+
+
+def _failures(failures: Sequence[FailureRow], width: int, most: int) -> list[Text]:
     """A blank line and the commonest kinds, limits that were met before all others."""
     if not failures:
         return []
-    shown = sorted(failures, key=lambda row: (row.shortage is None, -row.count))[:_FAILURES]
-    return [Text(), *brief_failures(shown, width)]
+    shown = sorted(failures, key=lambda row: (row.shortage is None, -row.count))
+    return [Text(), *brief_failures(shown[: min(most, _FAILURES)], width)]

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from tracer.core.walk import Inode
+from tracer.views.namespaces import in_namespace
 from tracer.views.text import counted, printable
 
 GROUPINGS = ("process", "fd", "user", "target", "pod")
+# who is charged: a user namespace, None if that is not known, and a uid in it
+Payer = tuple[Optional[int], int]
 
 
 class Watch(NamedTuple):
@@ -29,22 +32,27 @@ class Watch(NamedTuple):
 
 
 class Located(NamedTuple):
-    """The path of a watch, None if there is none, and by what it was found."""
+    """
+    The path of a watch, None if there is none, by what it was found, and the process that sees it
+    so: holders may see other files.
+    """
 
     path: bytes | None
     how: str
+    pid: int | None = None
 
 
 class Queue(NamedTuple):
     """
     Events that nobody has read yet; at least so many unless `exact`.
 
-    `full`: it has reached fs.inotify.max_queued_events, and what happens is lost.
+    `full`: it has reached the limit of its instance, and what happens is lost; None if that limit
+    is not known.
     """
 
     events: int
     exact: bool
-    full: bool
+    full: bool | None
 
 
 class Home(NamedTuple):
@@ -83,7 +91,7 @@ class Instance:
     An instance with everyone who holds it, by pid and fd; `id` is of this snapshot only.
 
     `located` is for the first of `watches`, as many as were looked up. `queue` is None if it
-    could not be told.
+    could not be told. `payers` are charged for it: its user, and who made that one's namespace.
     """
 
     id: int
@@ -91,6 +99,7 @@ class Instance:
     watches: tuple[Watch, ...]
     queue: Queue | None = None
     located: tuple[Located, ...] = ()
+    payers: tuple[Payer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,8 +142,9 @@ class Snapshot:
 
     `pids` are the processes asked for among the holders. `complete` says that everything asked
     could be looked at, `sharing_known` that shared instances could be told from equal ones.
-    `truth` is where the list comes from. `duplicates`: watches of targets that are watched only
-    once were left out. `homes` are of the processes that were looked up.
+    `truth` is where the list comes from. `is_filtered`: there may be more watches, which were not
+    asked for. `duplicates`: watches of targets that are watched only once were left out. `homes`
+    are of the processes that were looked up.
     """
 
     kernel: str
@@ -144,6 +154,7 @@ class Snapshot:
     pids: frozenset[int]
     instances: tuple[Instance, ...]
     usage: tuple[Usage, ...]
+    is_filtered: bool = False
     duplicates: bool = False
     homes: Mapping[int, Home] = field(default_factory=dict)
 
@@ -199,16 +210,11 @@ def only_duplicates(snapshot: Snapshot) -> Snapshot:
 
 def summary(snapshot: Snapshot) -> tuple[str, ...]:
     """The answer: how much of what by how many, what is lost, and who is nearest to a limit."""
-    users = {
-        holder.user
-        for instance in snapshot.instances
-        for holder in instance.holders
-        if holder.pid in snapshot.pids
-    }
+    payers = {payer for instance in snapshot.instances for payer in instance.payers}
     return (
         *_how_much(snapshot),
         *_full_queues(snapshot.instances),
-        *_nearest_limit(usage for usage in snapshot.usage if usage.user in users),
+        *_nearest_limit(one for one in snapshot.usage if (one.userns, one.uid) in payers),
     )
 
 
@@ -223,14 +229,16 @@ def _how_much(snapshot: Snapshot) -> tuple[str, ...]:
     targets = snapshot.targets(snapshot.instances)
     repeated = f"{targets.repeated:,}" if targets.repeated else "none"
     on = f"{counted(targets.unique, 'target')}, {repeated} of them watched more than once"
-    return f"{watches} on {on}", instances
+    by = " by these" if snapshot.is_filtered else ""
+    return f"{watches} on {on}{by}", instances
 
 
 def _full_queues(instances: Iterable[Instance]) -> tuple[str, ...]:
-    full = sum(instance.queue is not None and instance.queue.full for instance in instances)
+    queues = [instance.queue for instance in instances if instance.queue is not None]
+    full = sum(queue.full is True for queue in queues)
     if not full:
         return ()
-    return (f"{counted(full, 'queue')} full, events are lost",)
+    return (f"{counted(full, 'queue')} full, new events are lost",)
 
 
 def _nearest_limit(usage: Iterable[Usage]) -> tuple[str, ...]:
@@ -248,7 +256,8 @@ def _nearest_limit(usage: Iterable[Usage]) -> tuple[str, ...]:
     _, one, used, limit, what = max(shares, key=lambda share: share[0])
     has = "has" if one.complete else "has at least"
     how = " (counted)" if one.source == "counted" else ""
-    return (f"{printable(one.user)} {has} {used:,} of {limit:,} {what}{how}",)
+    who = f"{printable(one.user)}{in_namespace(one.userns)}"
+    return (f"{who} {has} {used:,} of {limit:,} {what}{how}",)
 
 
 @lru_cache(maxsize=4096)

@@ -19,11 +19,13 @@ class Several(NamedTuple):
     """
     A cell of several names: the first few, and how many there are.
 
-    With all of them the output would grow with the square of the holders.
+    With all of them the output would grow with the square of the holders. `short` is what a table
+    has in place of the first.
     """
 
     names: tuple[str, ...]
     every: int
+    short: str | None = None
 
 
 class Unread(NamedTuple):
@@ -123,7 +125,8 @@ def _table_cell(cell: Cell) -> str:
         return f"{cell.number:,}{'' if cell.exact else '+'}"
     if not cell.names:
         return ""
-    return cell.names[0] if cell.every == 1 else f"{cell.names[0]} +{cell.every - 1}"
+    first = cell.names[0] if cell.short is None else cell.short
+    return first if cell.every == 1 else f"{first} +{cell.every - 1}"
 
 
 def _plain_cell(cell: Cell) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, reduce
@@ -28,8 +29,9 @@ from tracer.views.ls_grid import (
 from tracer.views.ls_groups import Group, groups
 from tracer.views.text import counted, printable
 
-# as crictl and docker shorten them
-_CONTAINER_DIGITS = 13
+# the id of a container is a hash, which tables show as much of as crictl(1) does
+_ID = re.compile(r"[0-9a-f]{64}")
+_ID_SHOWN = 13
 
 _PID = Heading("PID", right=True)
 _FD = Heading("FD", right=True)
@@ -127,13 +129,30 @@ def _by_process(snapshot: Snapshot) -> Grid:
 
 
 def _by_user(snapshot: Snapshot) -> Grid:
+    found = groups(snapshot, lambda holder: (holder.uid, holder.user))
     rows: list[Row] = [
-        (str(uid), printable(user), len(group.holders), *_sizes(snapshot, group))
-        for group in groups(snapshot, lambda holder: (holder.uid, holder.user))
+        (
+            str(uid),
+            printable(user),
+            len(group.holders),
+            *_sizes(snapshot, group),
+            _other_users(group, uid),
+        )
+        for group in found
         for uid, user in [group.key]
     ]
-    columns = (_UID, _USER, _PROCESSES, _INSTANCES, _WATCHES, _TARGETS, _REPEATED)
-    return Grid(columns, rows, ("total", "", len(snapshot.pids), *_all_sizes(snapshot)))
+    columns = (_UID, _USER, _PROCESSES, _INSTANCES, _WATCHES, _TARGETS, _REPEATED, _SHARED)
+    sizes = (len(snapshot.pids), *_all_sizes(snapshot))
+    return Grid(columns, rows, ("total", "", *sizes, _overlap(snapshot, found)))
+
+
+def _other_users(group: Group[Any], uid: int) -> Several:
+    """Those who hold some of its instances too, also if they were not asked for."""
+    holders = chain.from_iterable(instance.holders for instance in group.instances)
+    others = {(one.uid, one.user) for one in holders if one.uid != uid}
+    # a comma would pass for the one between two users
+    names = (printable(user).replace(",", "\\x2c") for _, user in sorted(others))
+    return several(names, len(others))
 
 
 class _Residence(NamedTuple):
@@ -145,30 +164,48 @@ class _Residence(NamedTuple):
 
 
 def _by_pod(snapshot: Snapshot) -> Grid:
+    """A line for each pod, of what is in none for each container, and of the rest for each unit."""
+
     def residence(holder: Holder) -> _Residence:
         home = snapshot.homes.get(holder.pid, Home())
-        unit = None if home.pod or home.container else home.unit
-        return _Residence(home.pod, home.container, unit)
+        if home.pod:
+            return _Residence(home.pod, None, None)
+        return _Residence(None, home.container, None if home.container else home.unit)
 
-    rows: list[Row] = []
-    for group in groups(snapshot, residence):
-        # whoever was looked up last may know what the others do not
-        homes = [snapshot.homes.get(pid, Home()) for pid in group.holders]
-        home = next((one for one in homes if one.pod_name), homes[0])
-        rows.append((str(len(group.holders)), *_sizes(snapshot, group), *_residence_cells(home)))
+    found = groups(snapshot, residence)
+    rows: list[Row] = [
+        (
+            str(len(group.holders)),
+            *_sizes(snapshot, group),
+            *_residence_cells([snapshot.homes.get(pid, Home()) for pid in group.holders]),
+        )
+        for group in found
+    ]
     columns = (_PROCESSES, _INSTANCES, _WATCHES, _TARGETS, _REPEATED)
-    total = (f"total {len(snapshot.pids):,}", *_all_sizes(snapshot), "", "", "", "", "")
+    sizes = _all_sizes(snapshot)
+    total = (f"total {len(snapshot.pids):,}", *sizes, "", "", "", "", _overlap(snapshot, found))
     return Grid((*columns, _POD, _STATE, _QOS, _CONTAINER, _UNIT), rows, total)
 
 
-def _residence_cells(home: Home) -> tuple[Cell, ...]:
+def _residence_cells(homes: Sequence[Home]) -> tuple[Cell, ...]:
+    # whoever was looked up last may know what the others do not
+    home = next((one for one in homes if one.pod_name), homes[0])
     name = home.pod or ""
     if home.pod_name:
         name = f"{home.namespace}/{home.pod_name}" if home.namespace else home.pod_name
     state = "gone" if home.pod and home.pod_exists is False else ""
+    qos = next((one.qos for one in homes if one.qos), "")
     unit = "" if home.pod or home.container else printable(home.unit or "-")
-    container = printable((home.container or "")[:_CONTAINER_DIGITS])
-    return printable(name), state, printable(home.qos or ""), container, unit
+    return printable(name), state, printable(qos), _containers(homes), unit
+
+
+def _containers(homes: Iterable[Home]) -> Several:
+    """Those of one line, by name."""
+    names = sorted({one.container for one in homes if one.container})
+    short = printable(names[0][:_ID_SHOWN]) if names and _ID.fullmatch(names[0]) else None
+    # a comma would pass for the one between two containers
+    shown = (printable(name).replace(",", "\\x2c") for name in names)
+    return several(shown, len(names))._replace(short=short)
 
 
 # --- instances and targets ---
@@ -310,6 +347,12 @@ def _process_name(holder: Holder) -> str:
 def _sharing(snapshot: Snapshot) -> str:
     shared = any(len(instance.holders) > 1 for instance in snapshot.instances)
     return "each instance once" if shared else ""
+
+
+def _overlap(snapshot: Snapshot, found: Iterable[Group[Any]]) -> str:
+    """Whether lines add up to more than there is."""
+    of_all = sum(len(group.instances) for group in found)
+    return "each instance once" if of_all > len(snapshot.instances) else ""
 
 
 @lru_cache(maxsize=4096)

@@ -128,7 +128,11 @@ class _Tree:
                 name = f"{name} (inode {watch.inode.ino} on {watch.device})"
             times = self._snapshot.times[watch.inode]
             yield _Line(
-                3, name, "|".join(mask_names(watch.mask)), f"{times:,} watches" * (times > 1)
+                3,
+                name,
+                "|".join(mask_names(watch.mask)),
+                f"{times:,} watches" * (times > 1),
+                _viewer(instance, at),
             )
         yield from _more(3, instance.watches[WATCHES_SHOWN:], "watch", "watches")
 
@@ -147,7 +151,7 @@ def _queue_words(queue: Queue | None) -> str:
     if queue is None or not queue.events:
         return ""
     if queue.full:
-        return f"queue full, events are lost: {queue.events:,} unread"
+        return f"queue full: {queue.events:,} unread"
     return f"{'' if queue.exact else 'at least '}{counted(queue.events, 'event')} unread"
 
 
@@ -160,3 +164,9 @@ def _more(
 ) -> Iterator[_Line]:
     if left:
         yield _Line(depth, f"and {counted(len(left), singular, plural).replace(' ', ' more ')}")
+
+
+def _viewer(instance: Instance, at: int) -> str:
+    """Who sees the path, where the first holder does not."""
+    pid = instance.located[at].pid if at < len(instance.located) else None
+    return "" if pid in (None, instance.holders[0].pid) else f"as process {pid} sees it"

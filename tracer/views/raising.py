@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from tracer.core.raising import DROP_IN, QUEUE_SYSCTL, Raise
-from tracer.views.failures import in_namespace
 from tracer.views.limits import Limits
+from tracer.views.namespaces import in_namespace
 from tracer.views.text import wrapped
 
 _INDENT = 2
@@ -35,11 +35,9 @@ def command(one: Raise) -> str | None:
     if one.suggested is None:
         return None
     setting = f"sysctl -w {one.setting}={one.suggested}"
-    if one.userns is None:
+    if one.userns is None or one.is_ours:
         return setting
-    if one.member is None:
-        return None
-    return f"nsenter -t {one.member} -U {setting}"
+    return f"nsenter -t {one.member} -U {setting}" if one.member is not None else None
 
 
 def drop_in(limits: Limits) -> tuple[str, ...]:
@@ -54,10 +52,18 @@ def drop_in(limits: Limits) -> tuple[str, ...]:
 def _note(one: Raise) -> str:
     now = f"now {one.now:,}{_each(one)}"
     if one.suggested is None:
-        return f"{one.setting} is {now}: all of it takes {_size(one.memory)}, find who needs it"
+        return f"{one.setting} is {now}: {_too_much(one)}, find who needs it"
+    if command(one) is None:
+        return f"{one.setting} is {now}, where nobody is root to set it to {one.suggested}"
     if one.memory:
         return f"{now}; {one.suggested:,} take {_size(one.memory)} of kernel memory if all are used"
     return now
+
+
+def _too_much(one: Raise) -> str:
+    if one.used > one.now:
+        return f"the {one.used:,} that are used take {_size(one.memory)}"
+    return f"all of it takes {_size(one.memory)}"
 
 
 def _each(one: Raise) -> str:

@@ -18,7 +18,8 @@ from tracer.core.report import (
 )
 from tracer.core.shortage import NEAR, UNLIMITED, share_of
 from tracer.views.columns import GAP, Column, aligned, natural_width
-from tracer.views.failures import failure_lines, in_namespace
+from tracer.views.failures import failure_lines
+from tracer.views.namespaces import in_namespace
 from tracer.views.sites import about, pace, site_lines, verdict_word
 from tracer.views.text import counted, printable, wrapped
 
@@ -233,7 +234,7 @@ def _use(use: Use, one: str, several: str) -> str:
 
 
 def _growth(use: Use) -> str:
-    if use.full_in_s is None or use.limit >= UNLIMITED:
+    if use.full_in_s is None:
         return ""
     when = f"full in about {about(use.full_in_s)}" if use.used < use.limit else "full"
     return f" ({pace(use.per_hour)}: {when})"

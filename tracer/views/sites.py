@@ -11,6 +11,7 @@ from tracer.core.cause import Cause
 from tracer.core.report import Report, SiteRow, SuppressedRow, Unit, UserLimits
 from tracer.core.verdict import Verdict
 from tracer.views.columns import GAP, LEAST, Column, aligned
+from tracer.views.namespaces import in_namespace
 from tracer.views.stacks import place_name, stack_lines
 from tracer.views.text import counted, printable, shortened, wrapped
 
@@ -149,12 +150,17 @@ def _then(site: SiteRow, limits: Sequence[UserLimits], width: int) -> Iterator[T
         return
     text = f"{pace(site.per_hour)} at this pace"
     for user in limits:
-        if (user.userns, user.uid) == site.payer and site.full_in_s is not None:
-            use = user.watches if site.unit is Unit.WATCHES else user.instances
-            name = printable(user.user)
-            text = f"{pace(site.per_hour)}; {name} reaches the limit of "
-            text += f"{amount(use.limit, site.unit)} in about {about(site.full_in_s)}"
+        if user.payer == site.full_payer and site.full_in_s is not None:
+            limit = amount(user.use(site.unit).limit, site.unit)
+            name = f"{printable(user.user)}{in_namespace(user.userns)}"
+            text = f"{pace(site.per_hour)}; {name} {_reaches(limit, site.full_in_s)}"
     yield from _labelled("then", text, width)
+
+
+def _reaches(limit: str, full_in_s: float) -> str:
+    if not full_in_s:
+        return f"has reached the limit of {limit}"
+    return f"reaches the limit of {limit} in about {about(full_in_s)}"
 
 
 def pace(per_hour: float) -> str:

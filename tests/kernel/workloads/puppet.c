@@ -200,6 +200,8 @@ static long run_control(struct words *w)
 		return await_interrupts(number(w, 1));
 	if (!strcmp(name, "become"))
 		return checked(setgid(number(w, 1)) || setuid(number(w, 1)) ? -1 : 0);
+	if (!strcmp(name, "effective"))
+		return checked(seteuid(number(w, 1)));
 	if (!strcmp(name, "pid"))
 		return getpid();
 	return -ENOTSUP;
