@@ -97,18 +97,18 @@ wait()
     drop = {"user": nobody, "group": nobody, "extra_groups": []}
     with _watching("--watch", "0.1", "-f", "json", "-p", pid, cwd="/", **drop) as lines:
 
-        def paths() -> list[str | None]:
+        def paths() -> set[str | None]:
             watches = json.loads(next(lines))["watches"]
-            assert {one["found_by"] for one in watches} <= {"search", "unresolved"}
-            return [one["path"] for one in watches]
+            assert {one["resolved_by"] for one in watches} <= {"search", "unresolved"}
+            return {one["path"] for one in watches}
 
         for _ in range(5):
-            assert paths() == list(map(str, first))
+            assert paths() == set(map(str, first))
         go.write_text("x")
-        until(lambda: paths() == list(map(str, made)), "the fourth path")
+        until(lambda: paths() == set(map(str, made)), "the fourth path")
         first[0].rename(first[0].with_name("renamed"))
         first[0].mkdir()
-        until(lambda: paths() != list(map(str, made)), "a path that is gone")
+        until(lambda: paths() != set(map(str, made)), "a path that is gone")
         assert str(first[0]) not in paths()
 
 
