@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tracer.cli import looking as module
 from tracer.cli.looking import Unseen, _missing, _require_readable
 from tracer.cli.ls_watch import _tell
 from tracer.errors import InotraceError
+from tracer.filter import Filter
 from tracer.kernel.procfs import ProcessFacts, read_process
 
 
@@ -28,7 +30,15 @@ class _Looking:
 
 class _Scan:
     shows_all = sharing_known = True
-    unheld: tuple[Any, ...] = ()
+
+    def __init__(self, changing: int) -> None:
+        self._changing = changing
+
+    def changing(self, filter_: Filter) -> int:
+        return self._changing
+
+    def in_flight(self, filter_: Filter) -> Any:
+        return SimpleNamespace(instances=0, watches=0)
 
 
 def test_what_differs_in_number_is_told_once(
@@ -37,8 +47,8 @@ def test_what_differs_in_number_is_told_once(
     """GIVEN more and fewer processes of others, and instances that change THEN once of each."""
     told: set[str] = set()
     for hidden, changing in ((97, 0), (98, 2), (1, 0), (97, 1)):
-        scan: Any = _Scan()
-        looking: Any = _Looking(*_missing(scan, [other] * hidden, changing))
+        scan: Any = _Scan(changing)
+        looking: Any = _Looking(*_missing(scan, Filter(), [other] * hidden))
         _tell(looking, told)
 
     first, second = capsys.readouterr().err.splitlines()
