@@ -80,11 +80,16 @@ def cli() -> None:
     """
 
 
+def collect_seldom() -> None:
+    """Have Python look for cycles seldom."""
+    # a ledger is many small objects and no cycles: looking for some takes a third of its time
+    gc.set_threshold(200_000, 50, 1_000)
+
+
 def main() -> int:
     """Run the command line; the exit code is for sys.exit."""
     open_missing()
-    # a ledger is many small objects and no cycles: looking for some takes a third of its time
-    gc.set_threshold(200_000, 50, 1_000)
+    collect_seldom()
     debug = Debug()
     try:
         given = defaults(os.environ.get(VARIABLE, ""))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 from rich.text import Text
 
-from tracer import collector
 from tracer.cli.notices import limitations, remedy
 from tracer.errors import InotraceError
 from tracer.filter import Filter
@@ -72,10 +71,6 @@ class Looking:
 
     def look(self) -> view.Snapshot:
         """Raises InotraceError if none of the processes asked for may be looked into."""
-        with collector.paused():
-            return self._look()
-
-    def _look(self) -> view.Snapshot:
         scanned = self._lister.scan()
         hidden = scanned.hidden(self._filter)
         _require_readable(self._filter.pids, hidden)
