@@ -201,7 +201,7 @@ def scan_proc() -> Scan:
         refused=refused,
         shows_all=shows_all_processes(),
         sharing_known=sharing_known,
-        usage=counted_usage(processes, instances, {process.uid for process in refused}),
+        usage=counted_usage(instances, {process.uid for process in refused}),
     )
 
 

@@ -65,11 +65,10 @@ class Shortages:
         return next((each for each in (user, own) if each is not None and each.is_met), None)
 
     def _of_full(self, full: FullUser, kind: Failure) -> Shortage:
-        payer, resource = (full.userns, full.uid), _resource(kind)
         if self.shows(kind):
-            return self._shortage(self._holdings.users[payer], resource)
+            return self._shortage(self._holdings.users[full.payer], _resource(kind))
         return Shortage(
-            resource=resource,
+            resource=_resource(kind),
             used=full.used,
             limit=full.limit,
             uid=full.uid,
@@ -83,7 +82,7 @@ class Shortages:
 
     def _shortage(self, user: UserUse, resource: Resource) -> Shortage:
         used, limit = use_of(user, resource)
-        held = self._holdings.holders((user.userns, user.uid), resource)
+        held = self._holdings.holders(user.payer, resource)
         return Shortage(
             resource=resource,
             used=used,

@@ -33,15 +33,12 @@ def kernel_usage(users: Iterable[UserUse]) -> tuple[view.Usage, ...]:
     return _sorted_usage(map(_kernel_usage, users))
 
 
-def counted_usage(
-    processes: Mapping[int, ProcessFacts], instances: Iterable[Held], hidden: set[int]
-) -> tuple[view.Usage, ...]:
-    """
-    Watches and instances per user namespace and user; of `hidden` users there may be more.
-    """
+def counted_usage(instances: Iterable[Held], hidden: set[int]) -> tuple[view.Usage, ...]:
+    """Watches and instances of all who are charged; of `hidden` users there may be more."""
     counts: defaultdict[view.Payer, list[int]] = defaultdict(list)
     for held in instances:
-        counts[counted_payer(held, processes)].append(len(held.watches))
+        for payer in held.payers:
+            counts[payer].append(len(held.watches))
     return _sorted_usage(
         _counted_usage(userns, uid, sizes, uid not in hidden)
         for (userns, uid), sizes in counts.items()

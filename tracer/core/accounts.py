@@ -228,7 +228,7 @@ def count_failure(failures: Counter[Failure], event: CallEvent, times: int = 1) 
         process=caller.process,
         comm=caller.comm,
         exhausted=_exhausted(event),
-        full=(full.userns, full.uid) if full is not None else None,
+        full=full.payer if full is not None else None,
     )
     if kind not in failures and len(failures) >= _FAILURES_MAX:
         kind = kind._replace(process=None, comm=OTHERS, full=None)

@@ -154,6 +154,11 @@ class FullUser(NamedTuple):
     used: int
     limit: int
 
+    @property
+    def payer(self) -> tuple[int, int]:
+        """As Payer, by which walks know users."""
+        return self.userns, self.uid
+
 
 class CallEvent(NamedTuple):
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from itertools import chain
 from typing import NamedTuple
 
 from tracer.errors import EXIT_USAGE, InotraceError
+from tracer.kernel.filesystem import mount_id
 from tracer.kernel.probe import ScopedCgroup
 from tracer.kernel.procfs import unescaped
 
 _V2 = b"cgroup2"
 # include/linux/proc_ns.h: PROC_CGROUP_INIT_INO
 _FIRST_NAMESPACE = 0xEFFFFFFB
-_MOUNT_ID = re.compile(rb"^mnt_id:\t(\d+)$", re.MULTILINE)
 
 
 class Place(NamedTuple):
@@ -223,8 +222,8 @@ def _cgroup_at(path: bytes, mounts: Iterable[CgroupMount]) -> Cgroup | None:
 
 def _cgroup_of(folder: int, mounts: Iterable[CgroupMount]) -> Cgroup | None:
     # mounts may lie on one another: the descriptor knows its own
-    mount_id = _MOUNT_ID.search(_content(f"/proc/self/fdinfo/{folder}"))
-    mount = next((each for each in mounts if mount_id and each.id == int(mount_id[1])), None)
+    own_mount = mount_id(folder)
+    mount = next((each for each in mounts if each.id == own_mount), None)
     own = mount and _own_membership(mount)
     way_to_us = mount and _way_to_us(mount)
     if mount is None or own is None or way_to_us is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 from tracer.core.events import Process
 from tracer.core.walk import Inode
@@ -20,6 +21,8 @@ _POINTS_MAX = 16
 # limits.h, with the byte that ends a path: no call takes a longer one
 _PATH_MAX = 4096
 
+# a folder of a filesystem, or of the table
+_Place = TypeVar("_Place")
 # a key for it, a name in a folder, and the inode that should have it
 Entry = tuple[int, bytes, Inode]
 
@@ -42,14 +45,8 @@ class Joined:
         for key, process, inode, (folder, name) in wanted:
             of_process = folders.setdefault(process, {})
             of_process.setdefault((inode.dev, folder), []).append((key, name, inode))
-        for process, places in folders.items():
-            scene = self._paths.scene(process)
-            if scene is None:
-                continue
-            # it may have ended meanwhile
-            with suppress(OSError), self._paths.rooted(process):
-                for place, entries in places.items():
-                    yield from self._in_folder(process, scene, place, entries)
+        for process, scene, place, entries in self._seen(folders):
+            yield from self._in_folder(process, scene, place, entries)
 
     def _in_folder(
         self, process: Process, scene: Scene, place: tuple[int, bytes], entries: Sequence[Entry]
@@ -80,13 +77,21 @@ class Joined:
                 folder, name = _split(scene, at)
                 of_process = folders.setdefault(process, {})
                 of_process.setdefault(folder, []).append((key, name, inode))
+        for process, scene, at, entries in self._seen(folders):
+            yield from self.verified(process, scene, at, entries)
+
+    def _seen(
+        self, folders: Mapping[Process, Mapping[_Place, list[Entry]]]
+    ) -> Iterator[tuple[Process, Scene, _Place, list[Entry]]]:
+        """What there is to look for in each place; the root of a process is open meanwhile."""
         for process, places in folders.items():
             scene = self._paths.scene(process)
             if scene is None:
                 continue
+            # it may have ended meanwhile
             with suppress(OSError), self._paths.rooted(process):
-                for folder, entries in places.items():
-                    yield from self.verified(process, scene, folder, entries)
+                for place, entries in places.items():
+                    yield process, scene, place, entries
 
     def verified_path(
         self, process: Process, scene: Scene, at: bytes, inode: Inode

@@ -62,7 +62,10 @@ class Grid:
 
 
 def several(names: Iterable[str], every: int) -> Several:
-    return Several(tuple(islice(names, _NAMES_SHOWN)), every)
+    """Of these names, `every` in all, the first few."""
+    # a comma in one would pass for the one between two
+    shown = (name.replace(",", "\\x2c") for name in islice(names, _NAMES_SHOWN))
+    return Several(tuple(shown), every)
 
 
 def grid_lines(grid: Grid, width: int) -> Iterator[Text]:

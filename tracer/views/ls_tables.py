@@ -150,9 +150,7 @@ def _other_users(group: Group[Any], uid: int) -> Several:
     """Those who hold some of its instances too, also if they were not asked for."""
     holders = chain.from_iterable(instance.holders for instance in group.instances)
     others = {(one.uid, one.user) for one in holders if one.uid != uid}
-    # a comma would pass for the one between two users
-    names = (printable(user).replace(",", "\\x2c") for _, user in sorted(others))
-    return several(names, len(others))
+    return several((printable(user) for _, user in sorted(others)), len(others))
 
 
 class _Residence(NamedTuple):
@@ -203,9 +201,7 @@ def _containers(homes: Iterable[Home]) -> Several:
     """Those of one line, by name."""
     names = sorted({one.container for one in homes if one.container})
     short = printable(names[0][:_ID_SHOWN]) if names and _ID.fullmatch(names[0]) else None
-    # a comma would pass for the one between two containers
-    shown = (printable(name).replace(",", "\\x2c") for name in names)
-    return several(shown, len(names))._replace(short=short)
+    return several(map(printable, names), len(names))._replace(short=short)
 
 
 # --- instances and targets ---
@@ -296,9 +292,7 @@ def _location_cells(found: Sequence[_Found]) -> tuple[str, Cell]:
     first = next(iter(by_path.values()), known[0])
     if len(by_path) < 2:
         return first.how, path_text(first)
-    # a comma would pass for the one between two paths
-    paths = (path_text(one).replace(",", "\\x2c") for one in by_path.values())
-    return first.how, several(paths, len(by_path))
+    return first.how, several(map(path_text, by_path.values()), len(by_path))
 
 
 def path_text(located: Located) -> str:
@@ -340,8 +334,7 @@ def _program(holder: Holder) -> tuple[str, str]:
 
 
 def _process_name(holder: Holder) -> str:
-    # a comma would pass for the one between two holders
-    return f"{printable(holder.comm)}[{holder.pid}]".replace(",", "\\x2c")
+    return f"{printable(holder.comm)}[{holder.pid}]"
 
 
 def _sharing(snapshot: Snapshot) -> str:
