@@ -16,10 +16,11 @@ from tracer.core.walk import Inode
 from tracer.kernel.fdinfo import Handle, parse_handles, read_handles
 from tracer.kernel.filesystem import filesystem_uuid, mount_id
 from tracer.kernel.handles import made_handle, open_by_handle
+from tracer.kernel.procfs import parse_mounts
 from tracer.targets import folders
 from tracer.targets.folders import Folders
-from tracer.targets.mounts import Mounts, Vantage
-from tracer.targets.overlay import Ground, Layers, RealHandle, parse_layers, real_handle
+from tracer.targets.mounts import Mounts, MountTable, Vantage
+from tracer.targets.overlay import Ground, Layers, RealHandle, real_handle, upper_first
 from tracer.targets.path import Paths
 
 _INODE = Inode(0xFFFF888100000000, 0x1_0000_0A0B, 0x0800001, 0x01020304)
@@ -144,6 +145,10 @@ def test_what_is_no_handle_of_an_overlay(handle: Handle) -> None:
     assert real_handle(handle) is None
 
 
+def _layers(mountinfo: bytes, dev: int) -> list[bytes]:
+    return upper_first(MountTable(parse_mounts(mountinfo)).overlay_options(dev))
+
+
 def test_the_layers_of_an_overlay_the_upper_first() -> None:
     """GIVEN names with what separates layers and options, and with blanks."""
     text = (
@@ -152,22 +157,22 @@ def test_the_layers_of_an_overlay_the_upper_first() -> None:
         b"42 30 0:53 / /on rw,relatime shared:3 - overlay a\\040b rw,"
         b"lowerdir=/one\\134:1:/two\\0402,upperdir=/up\\134\\054per,workdir=/work,index=off\n"
     )
-    assert parse_layers(text, 53) == [b"/up,per", b"/one:1", b"/two 2"]
-    assert parse_layers(text, 52) == [b"/y", b"/x"]
-    assert parse_layers(text, 26) == []
+    assert _layers(text, 53) == [b"/up,per", b"/one:1", b"/two 2"]
+    assert _layers(text, 52) == [b"/y", b"/x"]
+    assert _layers(text, 26) == []
 
 
 def test_layers_that_were_given_one_by_one() -> None:
     """GIVEN the options of fsconfig(2) since Linux 6.8, and layers of data only."""
     text = b"1 1 0:53 / / rw - overlay none ro,lowerdir+=/a:b,lowerdir+=/c,datadir+=/d\n"
-    assert parse_layers(text, 53) == [b"/a:b", b"/c", b"/d"]
+    assert _layers(text, 53) == [b"/a:b", b"/c", b"/d"]
     text = b"1 1 0:53 / / rw - overlay none ro,lowerdir=/a:/b::/data\n"
-    assert parse_layers(text, 53) == [b"/a", b"/b", b"/data"]
+    assert _layers(text, 53) == [b"/a", b"/b", b"/data"]
 
 
 @given(st.binary(max_size=100))
 def test_any_options_are_parsed(options: bytes) -> None:
-    parse_layers(b"1 1 0:53 / / rw - overlay none " + options + b"\n", 53)
+    _layers(b"1 1 0:53 / / rw - overlay none " + options + b"\n", 53)
     real_handle(Handle(0xF8, options))
 
 

@@ -12,21 +12,35 @@ _PROTECTED = re.compile(rb"\\(.)", re.DOTALL)
 
 
 def layers_in(options: bytes) -> list[bytes]:
-    """
-    The layers as who mounted it wrote them, from the last field of its line in mountinfo.
-
-    That names of options are split before escapes are undone, leaves commas in paths as they are.
-    """
+    """The layers as who mounted it wrote them, from the last field of its line in mountinfo."""
     layers: list[bytes] = []
+    for name, value in options_in(options):
+        if name == b"lowerdir":
+            layers += lower_layers(value)
+        elif name in (b"lowerdir+", b"datadir+", b"upperdir", b"workdir"):
+            layers.append(value)
+    return layers
+
+
+def options_in(options: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """
+    The names and values in the last field of a line in mountinfo.
+
+    That they are split before escapes are undone, leaves commas in paths as they are.
+    """
     for option in options.split(b","):
         name, _, value = option.partition(b"=")
-        if name == b"lowerdir":
-            # a backslash is before a colon that separates nothing; two are before what is only data
-            paths = _LAYER.findall(unescaped(value))
-            layers += (_PROTECTED.sub(rb"\1", path) for path in paths)
-        elif name in (b"lowerdir+", b"datadir+", b"upperdir", b"workdir"):
-            layers.append(unescaped(value))
-    return layers
+        yield name, unescaped(value)
+
+
+def lower_layers(value: bytes) -> list[bytes]:
+    """Those that one lowerdir names; two colons are before what is only data."""
+    return list(map(unprotected, _LAYER.findall(value)))
+
+
+def unprotected(path: bytes) -> bytes:
+    """Without the backslashes that are before what separates nothing."""
+    return _PROTECTED.sub(rb"\1", path)
 
 
 def prefixes(path: bytes) -> Iterator[bytes]:

@@ -140,9 +140,13 @@ class MountTable:
         are_known = bool(mounts) and all(mount.kind in LOCAL_KINDS for mount in mounts)
         return are_known and not (path + b"/").startswith(self._remote)
 
+    def overlay_options(self, dev: int) -> bytes:
+        """Those of an overlay as the kernel writes them, with its escapes; none if it is no such"""
+        return self._overlays.get(dev, b"")
+
     def has_local_layers(self, dev: int) -> bool:
         """Whether an overlay is here, and all layers that it is said to have are local here."""
-        layers = layers_in(self._overlays.get(dev, b""))
+        layers = layers_in(self.overlay_options(dev))
         return bool(layers) and all(self._is_local_layer(dev, layer) for layer in layers)
 
     def _is_local_layer(self, dev: int, path: bytes) -> bool:

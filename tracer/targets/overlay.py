@@ -8,7 +8,6 @@ https://docs.kernel.org/filesystems/overlayfs.html
 from __future__ import annotations
 
 import os
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,8 +17,8 @@ from typing import NamedTuple
 from tracer.core.events import Process
 from tracer.kernel.fdinfo import Handle
 from tracer.kernel.filesystem import filesystem_uuid, mount_id
-from tracer.kernel.procfs import unescaped
 from tracer.targets.folders import Folders
+from tracer.targets.layer_paths import lower_layers, options_in, unprotected
 from tracer.targets.mounts import Vantage
 from tracer.targets.path import Paths, Scene
 from tracer.targets.processes import process_of
@@ -35,14 +34,6 @@ _VERSION, _MAGIC = 0, 0xFB
 _BIG_ENDIAN, _ANY_ENDIAN = 0x01, 0x02
 _NO_UUID = bytes(16)
 _LAYERS_MAX = 512
-# proc(5): the last field has the options of the filesystem
-_MOUNT = re.compile(
-    rb"^[0-9]+ [0-9]+ ([0-9]+):([0-9]+) [^\n]*? - overlay [^ \n]* ([^ \n]*)$", re.MULTILINE
-)
-# what a backslash protects is no separator
-_OPTION = re.compile(rb"((?:[^,\\]|\\.)+)", re.DOTALL)
-_LAYER = re.compile(rb"((?:[^:\\]|\\.)+)", re.DOTALL)
-_PROTECTED = re.compile(rb"\\(.)", re.DOTALL)
 
 
 class RealHandle(NamedTuple):
@@ -119,7 +110,9 @@ class Overlays:
             if viewer is not None and scene is not None:
                 viewers.setdefault(scene.vantage, (viewer, scene))
         paths = dict.fromkeys(
-            path for viewer, _ in viewers.values() for path in _layers_in(viewer.pid, dev)
+            path
+            for _, scene in viewers.values()
+            for path in upper_first(scene.table.overlay_options(dev))
         )
         grounds: dict[tuple[int, int], Ground] = {}
         missing = set(paths)
@@ -167,28 +160,15 @@ def real_handle(handle: Handle) -> RealHandle | None:
     return RealHandle(Handle(kind, content), uuid) if content else None
 
 
-def parse_layers(mountinfo: bytes, dev: int) -> list[bytes]:
-    """The layers of an overlay by its entry in a mountinfo file, the upper first."""
-    for major, minor, options in _MOUNT.findall(mountinfo):
-        if int(major) << 20 | int(minor) == dev:
-            return list(_layers(unescaped(options)))
-    return []
-
-
-def _layers(options: bytes) -> Iterator[bytes]:
+def upper_first(options: bytes) -> list[bytes]:
+    """The layers of an overlay, from the last field of its line in mountinfo."""
+    upper: list[bytes] = []
     lower: list[bytes] = []
-    for option in _OPTION.findall(options):
-        name, _, value = option.partition(b"=")
+    for name, value in options_in(options):
         if name == b"upperdir":
-            yield _PROTECTED.sub(rb"\1", value)
-        elif name in (b"lowerdir", b"lowerdir+", b"datadir+"):
-            lower += _LAYER.findall(value) if name == b"lowerdir" else [value]
-    yield from (_PROTECTED.sub(rb"\1", layer) for layer in lower)
-
-
-def _layers_in(pid: int, dev: int) -> list[bytes]:
-    try:
-        with open(f"/proc/{pid}/mountinfo", "rb") as table:
-            return parse_layers(table.read(), dev)
-    except OSError:
-        return []
+            upper.append(unprotected(value))
+        elif name == b"lowerdir":
+            lower += lower_layers(value)
+        elif name in (b"lowerdir+", b"datadir+"):
+            lower.append(unprotected(value))
+    return upper + lower
